@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+# From a fresh checkout, with Python and make: `make demo` trains and writes a report, `make test`
+# runs the tests. Both set the environment up first and find it ready the second time.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+TESTED_PYTHONS := python3.11 python3.12 python3.13
+
+# "X.Y PATH" of the Python asked for, or "error: ..."
+FOUND := $(shell sh .ci/find-python "$(PYTHON)")
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+ifeq ($(firstword $(FOUND)),error:)
+$(error $(wordlist 2,$(words $(FOUND)),$(FOUND)))
+endif
+endif
+VERSION := $(firstword $(FOUND))
+INTERPRETER := $(wordlist 2,$(words $(FOUND)),$(FOUND))
+DEFAULT_VERSION := $(firstword $(if $(filter python3,$(PYTHON)),$(FOUND),$(shell sh .ci/find-python)))
+
+VENV := $(if $(filter $(VERSION),$(DEFAULT_VERSION)),.venv,.venv-py$(VERSION))
+BIN := $(VENV)/bin
+CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
+READY := $(VENV)/.ready-py$(VERSION)
+
+.PHONY: help
+help: ## list the targets
+	@echo "usage: make TARGET [PYTHON=python3.12]"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
+	  while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+
+# Depends on what decides which packages are installed, so that a second call finds it done.
+$(READY): pyproject.toml $(CONSTRAINTS) .ci/install
+	@sh .ci/install "$(INTERPRETER)" "$(VENV)" "$(CONSTRAINTS)"
+	@touch $@
+
+.PHONY: install
+install: $(READY) ## make the environment and install xloss with everything the tests need
+
+.PHONY: demo
+demo: $(READY) ## train on the embedded digits data and write a report with pictures
+	@$(BIN)/python -m experiments.run --config=digits --workdir=runs/demo --overwrite
+	@echo "report: $(CURDIR)/runs/demo/report.html (and report.png)"
+
+.PHONY: lint
+lint: $(READY) ## ruff and the type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+
+.PHONY: test
+test: lint ## lint, types and every test that is not slow
+	@$(BIN)/python -m pytest -m "not slow"
+
+.PHONY: test-slow
+test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes
+	@$(BIN)/python -m pytest -m slow
+
+.PHONY: test-quick
+test-quick: $(READY) ## what decides whether another Python works (make test-quick PYTHON=python3.13)
+	@$(BIN)/python -m pytest -m "not slow" tests/contract tests/golden tests/xloss
+	@rm -rf runs/quick-py$(VERSION)
+	@$(BIN)/python -m experiments.run --config=digits:quick --workdir=runs/quick-py$(VERSION)
+
+.PHONY: test-others
+test-others: ## test-quick on the other tested Pythons that this machine has
+	@status=0; \
+	for python in $(filter-out python$(VERSION),$(TESTED_PYTHONS)); do \
+	  found=$$(sh .ci/find-python $$python); \
+	  case $$found in \
+	    error:*) echo "skipped $$python: $${found#error: }" ;; \
+	    *) echo "== $$python"; $(MAKE) --no-print-directory test-quick PYTHON=$$python || status=1 ;; \
+	  esac; \
+	done; exit $$status
+
+.PHONY: test-all
+test-all: test test-slow test-others ## test, the slow tests and the other Pythons
+
+.PHONY: bench
+bench: $(READY) ## time the losses against optax; prints the table with machine and versions
+	@$(BIN)/python -m experiments.benchmarks.losses
+
+.PHONY: verify
+verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
+	@$(BIN)/python -m experiments.verify
+
+.PHONY: clean
+clean: ## remove what make made: environments, caches, the demo's run
+	@for venv in .venv .venv-py*; do [ ! -e "$$venv/.made-by-make" ] || rm -rf "$$venv"; done
+	@rm -rf runs/demo runs/quick-py* .pytest_cache .ruff_cache .hypothesis
+	@[ ! -d runs ] || rmdir runs 2>/dev/null || true
+	@find xloss experiments launch tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
