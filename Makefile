@@ -9,10 +9,11 @@ TESTED_PYTHONS := python3.11 python3.12 python3.13
 
 # "X.Y PATH" of the Python asked for, or "error: ..."
 FOUND := $(shell sh .ci/find-python "$(PYTHON)")
-ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
 ifeq ($(firstword $(FOUND)),error:)
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
 $(error $(wordlist 2,$(words $(FOUND)),$(FOUND)))
 endif
+FOUND := none
 endif
 VERSION := $(firstword $(FOUND))
 INTERPRETER := $(wordlist 2,$(words $(FOUND)),$(FOUND))
