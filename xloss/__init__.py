@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""xloss: loss functions and loss-aware optimizers of the literature, for JAX.
+
+One contract for every loss::
+
+    losses = loss(scores, labels, *, <hyperparameters>, where=None, key=None)   # [...], float32
+    objective = xloss.reduce(losses, where=..., weights=...)                    # scalar
+
+``scores`` are logits [..., K], or a LogitStatistics from any output layer. Labels out of range
+give NaN, a masked example gives exactly 0 for loss and gradient, nothing is broadcast.
+
+Where to look: ``xloss.classification`` (logits and labels), ``xloss.surrogates`` (functions of a
+margin), ``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum")`` finds one by
+name.
+"""
+
+from xloss import catalogue, classification, surrogates
+from xloss.catalogue import get
+from xloss.reduction import reduce
+from xloss.statistics import (
+    LogitStatistics,
+    as_statistics,
+    binary_statistics,
+    logit_statistics,
+)
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "LogitStatistics",
+    "as_statistics",
+    "binary_statistics",
+    "catalogue",
+    "classification",
+    "get",
+    "logit_statistics",
+    "reduce",
+    "surrogates",
+]
