@@ -190,6 +190,35 @@ def test_help_lists_every_target_and_needs_no_python():
     assert [target for target in phony if f"  {target} " not in listed] == []
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize("fails", ["nothing", "test", "others"])
+def test_ci_adds_up_the_runs_and_fails_when_any_part_does(tmp_path, fails):
+    stand_in = tmp_path / "make"
+    stand_in.write_text(
+        "#!/bin/sh\n"
+        'echo "make $*" >> "$CALLS"\n'
+        'case "$*" in\n'
+        '  test) echo "==== 2 failed, 10 passed, 1 skipped in 61.20s (0:01:01) ====" ;;\n'
+        '  *) echo "==== 7 passed, 3 deselected in 0.10s ===="; echo "= 1 error in 2.00s =" ;;\n'
+        "esac\n"
+        'case "$FAILS $*" in "test test" | "others --keep-going"*) exit 2 ;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "FAILS": fails,
+    }
+    done = subprocess.run(
+        ["bash", ".ci/run"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "17 passed, 3 failed, 1 skipped"
+    assert (done.returncode == 0) == (fails == "nothing")
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["make test", "make --keep-going test-slow test-others"]
+
+
 def test_the_import_benchmark_prints_its_figure(run_python):
     program = (
         "from experiments.benchmarks import import_time\n"
