@@ -4,6 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 PYTHON ?= python3
 TESTED_PYTHONS := python3.11 python3.12 python3.13
 
