@@ -133,7 +133,7 @@ def load_idx(directory: Path, options: Options) -> Dataset:
 def number_integers(
     labels: np.ndarray, options: Options, *, where: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Integer labels as class numbers, and the classes' names.
+    """Labels, integers of any dtype (also 3.0), as class numbers, and the classes' names.
 
     With `options.num_classes` the labels stay as they are, also those out of range; otherwise the
     distinct values are sorted and numbered.
@@ -142,11 +142,14 @@ def number_integers(
         BadInput: fewer than two classes.
     """
     if options.num_classes is not None:
-        return labels, tuple(str(label) for label in range(options.num_classes))
+        # Clipped, so that no label wraps around into the valid range when it becomes an int32.
+        limits = np.iinfo(np.int32)
+        clipped = np.clip(labels, limits.min, limits.max).astype(np.int32)
+        return clipped, tuple(str(label) for label in range(options.num_classes))
     values, numbers = np.unique(labels, return_inverse=True)
     if values.size < 2:
-        raise BadInput(f"{where}: expected at least 2 classes, every label is {values[0]}")
-    return numbers, tuple(str(value) for value in values)
+        raise BadInput(f"{where}: expected at least 2 classes, every label is {int(values[0])}")
+    return numbers, tuple(str(int(value)) for value in values)
 
 
 def _find(directory: Path) -> dict[str, Path]:

@@ -130,7 +130,7 @@ def _read_classes(
                 f"{path}: row {rows[row][0]}, {names[-1]}: expected a class (text or an integer), "
                 f"got {cells[row]!r}"
             )
-        return number_integers(numbers.astype(np.int32), options, where=str(path))
+        return number_integers(numbers, options, where=str(path))
     values, numbers = np.unique(cells, return_inverse=True)
     expected = options.num_classes or max(values.size, 2)
     if values.size != expected:

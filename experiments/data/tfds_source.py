@@ -13,7 +13,6 @@ largest value on reading, unless `normalise="none"`.
 
 import os
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,21 +29,24 @@ class TfdsSource:
     """A selection of the records of a prepared split.
 
     Args:
-        records: what `as_data_source` returns: random access to dicts of NumPy values.
+        records: what `as_data_source` returns: `__getitems__(list of int)` gives dicts of values.
         positions: integer [n], the records that belong to this source.
         image_key, label_key: the features to read.
         divisor: inputs are divided by it.
+        place: names the files in messages.
     """
 
     def __init__(
         self,
-        records: Sequence[dict[str, Any]],
+        records: Any,
         positions: np.ndarray,
         *,
         image_key: str,
         label_key: str,
         divisor: float,
+        place: str,
     ):
+        self._place = place
         self._records = records
         self._positions = positions
         self._image_key = image_key
@@ -58,15 +60,15 @@ class TfdsSource:
         return {key: value[0] for key, value in self.gather(np.asarray([position])).items()}
 
     def gather(self, positions: np.ndarray) -> Batch:
-        """See `Source.gather`."""
-        records = self._records.__getitems__(self._positions[positions].tolist())
-        inputs = np.stack([record[self._image_key] for record in records]).astype(np.float32)
+        """See `Source.gather`; raises BadInput with the path if the files are damaged."""
+        try:
+            records = self._records.__getitems__(self._positions[positions].tolist())
+            inputs = np.stack([record[self._image_key] for record in records]).astype(np.float32)
+            label = np.asarray([record[self._label_key] for record in records], np.int32)
+        except Exception as error:  # a lost file is a RuntimeError, a truncated one holds None
+            raise BadInput(f"{self._place}: records cannot be read ({_line(error)})") from error
         inputs /= self._divisor
-        return {
-            "inputs": inputs,
-            "label": np.asarray([record[self._label_key] for record in records], np.int32),
-            "index": np.asarray(positions, np.int32),
-        }
+        return {"inputs": inputs, "label": label, "index": np.asarray(positions, np.int32)}
 
 
 def load_tfds(options: Options) -> Dataset:
@@ -112,7 +114,9 @@ def load_tfds(options: Options) -> Dataset:
             image_key=options.image_key,
             label_key=options.label_key,
             divisor=divisor,
+            place=f"{builder.data_path} (split {name!r})",
         )
+        sources[split][0]  # missing or damaged files are told now and not in the middle of a run
     return Dataset(
         name=options.name,
         num_classes=len(class_names),
@@ -139,9 +143,10 @@ def _find(options: Options) -> Any:
             f"{nearest(name, _prepared(data_dir or place))}; prepare it once (pictures need "
             f"TensorFlow for that, reading them does not): {_prepare_command(name, place)}"
         ) from error
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"config.data.name: {name!r} in {place} cannot be read: {reason}") from error
+    except Exception as error:  # whatever the parsers of its metadata files raise
+        raise BadInput(
+            f"config.data.name: {name!r} in {place} cannot be read ({_line(error)})"
+        ) from error
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if not formats & {"array_record", "parquet"}:
         raise BadInput(
@@ -149,6 +154,11 @@ def _find(options: Options) -> Any:
             f"expected array_record; prepare it again: {_prepare_command(name, place)}"
         )
     return builder
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).split("\n")
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _prepare_command(name: str, data_dir: str) -> str:
@@ -169,7 +179,7 @@ def _feature(builder: Any, key: str, flag: str) -> Any:
     if key not in features:
         raise BadInput(
             f"config.data.{flag}: {builder.name} has no feature {key!r}{nearest(key, features)} "
-            f"(it has {', '.join(features)})"
+            f"(it has {', '.join(sorted(features))})"
         )
     return features[key]
 
@@ -180,19 +190,19 @@ def _class_names(label: Any, options: Options) -> tuple[str, ...]:
             f"config.data.label_key: expected a feature with one integer an example, "
             f"{options.label_key!r} of {options.name} is {label.np_dtype} {label.shape}"
         )
-    known = getattr(label, "num_classes", None)
-    if known is None and options.num_classes is None:
+    stated = getattr(label, "num_classes", None)
+    if stated is not None:
+        if options.num_classes not in (None, stated):
+            raise BadInput(
+                f"config.data.num_classes: {options.name} has {stated} classes, "
+                f"got {options.num_classes}"
+            )
+        return tuple(label.names)
+    if options.num_classes is None:
         raise BadInput(
             f"config.data.num_classes: expected a number, as the feature {options.label_key!r} of "
             f"{options.name} does not state its classes"
         )
-    if known is not None:
-        if options.num_classes not in (None, known):
-            raise BadInput(
-                f"config.data.num_classes: {options.name} has {known} classes, "
-                f"got {options.num_classes}"
-            )
-        return tuple(label.names)
     return tuple(str(number) for number in range(options.num_classes))
 
 
