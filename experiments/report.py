@@ -66,7 +66,8 @@ def write_report(workdir: str | os.PathLike) -> Path:
     body = [page.paragraph(_subtitle(run), kind="quiet")]
     body += [page.paragraph(message, kind="warning") for message in _warnings(run)]
     if run.last("test"):
-        body.append(page.tiles((name, number(value)) for name, value in _metrics(run, "test")))
+        shown = [(name, value) for name, value in _metrics(run, "test") if name != "test loss"]
+        body.append(page.tiles((name, number(value)) for name, value in shown))
     body += [page.pictures(drawn)]
     body += [page.heading("Final metrics"), *_final_metrics(run)]
     body += [page.heading("Loss"), *_loss(run)]
@@ -149,7 +150,7 @@ def _final_metrics(run: Run) -> list[str]:
 
 def _loss(run: Run) -> list[str]:
     if not run.loss:
-        return [page.paragraph(f"{run.loss_name}. run.json has no catalogue entry for it.")]
+        return [page.paragraph(f"{run.loss_name}: the catalogue has no entry of this name.")]
     arxiv = str(run.loss.get("arxiv") or "")
     linked = _ARXIV_ID.fullmatch(arxiv)
     rows = [("name", run.loss_name)]

@@ -71,9 +71,16 @@ class Run:
 
     @property
     def loss(self) -> dict[str, Any]:
-        """Catalogue entry of the loss, as run.json tells it; {} if it does not."""
-        loss = self.info.get("loss")
-        return loss if isinstance(loss, dict) else {}
+        """Catalogue entry of the loss, as run.json tells it; {} if the loss is unknown."""
+        if isinstance(loss := self.info.get("loss"), dict):
+            return loss
+        # An unfinished run must not pass off EnsLoss's scalar as a loss either. Imported here, as a
+        # finished run needs no JAX to be reported on.
+        from xloss.catalogue import LOSSES
+
+        configured = self.config.get("loss")
+        name = str(configured.get("name") if isinstance(configured, dict) else configured)
+        return dict(vars(LOSSES[name])) if name in LOSSES else {}
 
     @property
     def loss_name(self) -> str:
@@ -133,7 +140,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
         )
     missing = []
     for name, without in (
-        ("run.json", "the run has not finished, or its machine, versions and loss are unknown"),
+        ("run.json", "the run has not finished, or its machine and versions are unknown"),
         ("metrics.jsonl", "there are no curves and no final metrics"),
         ("evaluation.npz", "there are no pictures of the test scores"),
     ):

@@ -119,24 +119,33 @@ def test_an_injected_gradient_shows_cross_entropy_and_says_why(tmp_path):
     assert "published formula, derived and checked" in page
 
 
+def test_an_unfinished_run_asks_the_catalogue_about_its_loss(tmp_path):
+    run = read_run(make_run(tmp_path / "run", loss=ENSLOSS, steps=1, finished=False))
+    assert run.injected_gradient
+    run.config["loss"] = {"name": "no such loss"}
+    assert run.loss == {}
+    assert not run.injected_gradient
+
+
 def test_binary_scores_make_a_two_by_two_confusion_matrix(tmp_path):
     workdir = make_run(tmp_path / "run", classes=2, steps=1, info={"class_names": ["bad", "good"]})
-    scores, labels = np.array([2.0, -1.0, 3.0, -4.0, 0.5]), np.array([1, 1, 1, 0, 0])
+    scores = np.array([2.0, -1.0, 3.0, -4.0, 0.5, -2.0])
+    labels = np.array([1, 1, 1, 0, 0, 1])
     replace_scores(workdir, scores, labels, "binary")
     (axes,) = drawn(workdir, "Confusion matrix")
     cells = {text.get_position(): text.get_text() for text in axes.texts}
     # Keys are (predicted, true).
-    assert cells == {(0, 0): "1", (1, 0): "1", (0, 1): "1", (1, 1): "2"}
+    assert cells == {(0, 0): "1", (1, 0): "1", (0, 1): "2", (1, 1): "2"}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["bad", "good"]
     (axes,) = drawn(workdir, "True-class log-odds")
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {
         "correct (3)",
-        "incorrect (2)",
+        "incorrect (3)",
     }
     upper, lower = drawn(workdir, "Reliability")
     found = evaluation_metrics(scores, labels, "binary")["expected_calibration_error"]
     assert any(f"expected calibration error {found:.4f}" in text for text in texts(upper))
-    assert sum(int(text.get_text()) for text in lower.texts) == 5
+    assert sum(int(text.get_text()) for text in lower.texts) == 6
 
 
 @pytest.mark.parametrize(("classes", "numbered"), [(20, True), (21, False), (100, False)])
