@@ -142,6 +142,10 @@ def test_binary_scores_make_a_two_by_two_confusion_matrix(tmp_path):
         "correct (3)",
         "incorrect (3)",
     }
+    right, wrong = axes.containers
+    assert sum(bar.get_height() for bar in right) == sum(bar.get_height() for bar in wrong) == 3
+    assert all(bar.get_x() + bar.get_width() > 0 for bar in right if bar.get_height())
+    assert all(bar.get_x() < 0 for bar in wrong if bar.get_height())
     upper, lower = drawn(workdir, "Reliability")
     found = evaluation_metrics(scores, labels, "binary")["expected_calibration_error"]
     assert any(f"expected calibration error {found:.4f}" in text for text in texts(upper))
