@@ -59,7 +59,7 @@ class Dataset:
 
 
 def task_of(num_classes: int) -> Task:
-    """ "binary" for two classes, "multiclass" for more."""
+    """The task of K classes: "binary" for two, "multiclass" for more."""
     return "binary" if num_classes == 2 else "multiclass"
 
 

@@ -67,7 +67,7 @@ class Options:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean ...?" for the closest known name, or an empty string."""
+    """Ends a message with the closest known name, if there is one ("; did you mean ...?")."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
 
