@@ -14,7 +14,7 @@ margin), ``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum"
 name.
 """
 
-from xloss import catalogue, classification, surrogates
+from xloss import catalogue, classification, diagnostics, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -32,6 +32,7 @@ __all__ = [
     "binary_statistics",
     "catalogue",
     "classification",
+    "diagnostics",
     "get",
     "logit_statistics",
     "reduce",

@@ -48,7 +48,7 @@ def integer(function: str, name: str, value: ArrayLike, *, allow_bool: bool = Fa
         return array.astype(jnp.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{function}: expected {name} of an integer dtype, got {describe(array)}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.int32))
+    return array.astype(jnp.int32) if array.dtype.itemsize < 4 else array
 
 
 def mask(function: str, where: ArrayLike | None, shape: tuple[int, ...]) -> jax.Array | None:

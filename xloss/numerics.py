@@ -15,7 +15,7 @@ import jax.numpy as jnp
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
     """Returns the dtype in which losses are computed and returned: float64 for float64, else
     float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def promote(x: jax.Array) -> jax.Array:
@@ -124,6 +124,69 @@ def _max_last_jvp(primals, tangents):
     tangent = jnp.sum(jnp.where(winner, x_dot, jnp.zeros_like(x_dot)), axis=-1)
     # A NaN row has no winner; its maximum is NaN already and 0 / 1 keeps the tangent defined.
     return greatest, tangent / jnp.maximum(share, jnp.ones_like(share))
+
+
+@jax.custom_jvp
+def take_last(x: jax.Array, index: jax.Array) -> jax.Array:
+    """x[..., index] over the last axis, NaN where index is outside it (negative ones too).
+
+    The transpose of a gather is a scatter, which XLA cannot fuse with the rest of a loss's
+    gradient; that of the masked sum that stands in for it here is a select, which it can.
+
+    Args:
+      x: float [..., K].
+      index: integer [...].
+
+    Returns:
+      Float [...].
+    """
+    # Gathers wrap negative indices: send them where "fill" answers NaN.
+    index = jnp.where(index < 0, x.shape[-1], index)[..., None]
+    taken = jnp.take_along_axis(x, index, axis=-1, mode="fill", fill_value=jnp.nan)
+    return taken[..., 0]
+
+
+@take_last.defjvp
+def _take_last_jvp(primals, tangents):
+    x, index = primals
+    x_dot, _ = tangents
+    masked_dot = jnp.where(one_hot_last(index, x.shape), x_dot, jnp.zeros_like(x_dot))
+    return take_last(x, index), jnp.sum(masked_dot, axis=-1)
+
+
+def one_hot_last(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """bool [..., K], True at ``index`` of the last axis; nowhere if it is out of range."""
+    return jax.lax.broadcasted_iota(index.dtype, shape, len(shape) - 1) == index[..., None]
+
+
+@jax.custom_jvp
+def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sum over the last axis, and how many entries it has, without those of -inf.
+
+    Entries of -inf are classes that are masked out. The masked sums write [..., K] arrays before
+    they reduce; they run only if some plain sum, which does not, shows that they are needed.
+    """
+    total = jnp.sum(x, axis=-1)
+
+    def all_of_them():
+        return total, x.shape[-1] * jnp.isfinite(total).astype(x.dtype)
+
+    def all_but_minus_inf():
+        kept = ~jnp.isneginf(x)
+        return (
+            jnp.sum(jnp.where(kept, x, jnp.zeros_like(x)), axis=-1),
+            jnp.sum(kept, axis=-1, dtype=x.dtype),
+        )
+
+    return jax.lax.cond(jnp.all(jnp.isfinite(total)), all_of_them, all_but_minus_inf)
+
+
+@sum_and_count_finite_last.defjvp
+def _sum_and_count_finite_last_jvp(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    total, count = sum_and_count_finite_last(x)
+    kept = jnp.where(jnp.isneginf(x), jnp.zeros_like(x_dot), x_dot)
+    return (total, count), (jnp.sum(kept, axis=-1), jnp.zeros_like(count))
 
 
 def _bounded(x: jax.Array) -> jax.Array:

@@ -308,10 +308,8 @@ def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatis
         labels = numerics.masked(labels, where)
     z = numerics.promote(logits)
     num_classes = z.shape[-1]
-    # Gathers wrap negative indices: send them where "fill" answers NaN.
-    index = jnp.where(labels < 0, num_classes, labels)[..., None]
-    target = jnp.take_along_axis(z, index, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
-    hit = jax.lax.broadcasted_iota(labels.dtype, z.shape, z.ndim - 1) == labels[..., None]
+    target = numerics.take_last(z, labels)
+    hit = numerics.one_hot_last(labels, z.shape)
     others = jnp.where(hit, -jnp.inf, z)
 
     # The shift only has to be near the maximum, so no gradient flows through it; with nothing
@@ -327,10 +325,9 @@ def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatis
     runner_up = numerics.max_last(others)
     lead = jnp.where(jnp.isneginf(runner_up), certain, target - runner_up)
 
-    finite = ~jnp.isneginf(z)
-    class_count = jnp.sum(finite, axis=-1, dtype=z.dtype)
-    mean = jnp.sum(jnp.where(finite, z, jnp.zeros_like(z)), axis=-1) / class_count
-    deviation = jnp.where(finite, z - mean[..., None], jnp.zeros_like(z))
+    total_finite, class_count = numerics.sum_and_count_finite_last(z)
+    mean = total_finite / class_count
+    deviation = jnp.where(jnp.isneginf(z), jnp.zeros_like(z), z - mean[..., None])
     return LogitStatistics(
         log_odds=log_odds,
         lead=lead,

@@ -138,9 +138,8 @@ def _soft_cross_entropy(logits, probabilities, where):
         keep = where[..., None]
         logits = jnp.where(keep, logits, jnp.zeros_like(logits))
         probabilities = jnp.where(keep, probabilities, jnp.zeros_like(probabilities))
-    dtype = jnp.promote_types(
-        numerics.working_dtype(logits.dtype), numerics.working_dtype(probabilities.dtype)
-    )
+    double = jnp.float64 in (logits.dtype, probabilities.dtype)
+    dtype = jnp.float64 if double else jnp.float32
     z, q = logits.astype(dtype), probabilities.astype(dtype)
     # With c = max z, -log p_k = (c - z_k) + log sum_j exp(z_j - c): only the second term can be
     # tiny, and it is log1p of the classes other than the greatest.

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the contract battery calls each loss of the catalogue: one line a loss.
+
+A registered loss is tested by being registered; what stands here are only the hyperparameter
+values to vary. A loss without a line is tested at its defaults.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xloss import catalogue, surrogates
+
+#: Hyperparameter values for "one trace for many values" and for the derivative in them.
+VALUES: dict[str, dict[str, tuple[float, ...]]] = {
+    "cross_entropy": {"label_smoothing": (0.05, 0.3, 1.0)},
+    "comp_sum": {"tau": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)},
+    "generalized_cross_entropy": {"q": (0.0, 0.3, 0.7, 1.0)},
+    "focal": {"gamma": (0.0, 0.5, 2.0)},
+    "log_partition_penalty": {"coef": (0.0, 0.01, 1.0)},
+    "ensloss": {"lam": (0.0, -0.7, 0.5), "tail_power": (1.0, 2.0)},
+}
+
+#: More calls of the same loss that take another path: (loss, hyperparameters).
+VARIANTS: list[tuple[str, dict]] = [
+    ("cross_entropy", {"label_smoothing": 0.1}),
+    ("comp_sum", {"tau": 0.5}),
+    ("comp_sum", {"tau": 2.0}),
+    ("focal", {"gamma": 0.0}),
+    ("margin_loss", {"surrogate": surrogates.exponential}),
+    ("margin_loss", {"surrogate": surrogates.bind(surrogates.savage)}),
+]
+
+ALL = [(name, {}) for name in catalogue.LOSSES] + VARIANTS
+
+
+def label(case) -> str:
+    name, hyper = case
+    shown = [getattr(v, "__name__", None) or f"{k}={v}" for k, v in hyper.items()]
+    return "-".join([name, *(s if len(s) < 30 else "bound" for s in shown)])
+
+
+def call(name, logits, labels, where=None, *, seed=0, **hyper):
+    """Calls a loss on logits and integer labels, whatever else it needs."""
+    entry = catalogue.entry(name)
+    if "key" in entry.needs:
+        hyper["key"] = jax.random.key(seed)
+    if "probabilities" in entry.needs:
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    return entry.function(logits, labels, where=where, **hyper)
+
+
+def call_statistics(name, stats, where=None, **hyper):
+    """Calls a loss on a LogitStatistics alone."""
+    entry = catalogue.entry(name)
+    if "key" in entry.needs:
+        hyper["key"] = jax.random.key(0)
+    return entry.function(stats, where=where, **hyper)
+
+
+def batch(shape=(6, 5), seed=0, scale=2.0, dtype=np.float32):
+    """Random logits and labels."""
+    rng = np.random.default_rng(seed)
+    logits = (scale * rng.normal(size=shape)).astype(dtype)
+    return jnp.asarray(logits), jnp.asarray(rng.integers(0, shape[-1], shape[:-1]), jnp.int32)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue lists every public loss, and says about it what its docstring says."""
+
+import inspect
+import re
+
+import pytest
+
+import xloss
+from xloss import catalogue, surrogates
+from xloss.catalogue import EVIDENCE, LOSSES
+
+SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:", "References:")
+
+
+def public_losses():
+    """Functions of the families whose first argument is scores or logits."""
+    for name in xloss.classification.__all__:
+        function = getattr(xloss.classification, name)
+        if next(iter(inspect.signature(function).parameters)) in ("scores", "logits"):
+            yield name
+
+
+def test_every_public_loss_is_registered():
+    assert sorted(public_losses()) == sorted(LOSSES)
+
+
+@pytest.mark.parametrize("entry", LOSSES.values(), ids=lambda e: e.name)
+def test_entry_matches_the_function(entry):
+    family = getattr(xloss, entry.family)
+    assert getattr(family, entry.name) is entry.function is xloss.get(entry.name)
+    assert entry.evidence in EVIDENCE
+    assert ("key" in entry.needs) == ("key" in inspect.signature(entry.function).parameters)
+    known = {*xloss.statistics.FIELDS, "logits", "probabilities", "key"}
+    assert set(entry.needs) <= known
+    parameters = inspect.signature(entry.function).parameters
+    for name in entry.hyperparameters:
+        if name != "surrogate":
+            assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+            assert parameters[name].default is not inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("entry", LOSSES.values(), ids=lambda e: e.name)
+def test_docstring_names_paper_evidence_and_every_argument(entry):
+    text = re.sub(r"\s+", " ", entry.function.__doc__)
+    assert entry.title in text
+    assert f"Evidence: {entry.evidence}." in text
+    if entry.arxiv:
+        assert f"arXiv {entry.arxiv}" in text
+    for section in SECTIONS:
+        assert section in text, section
+    for name in inspect.signature(entry.function).parameters:
+        assert re.search(rf"\b{name}\b.*?: ", text), name
+
+
+@pytest.mark.parametrize("entry", LOSSES.values(), ids=lambda e: e.name)
+def test_reads_no_field_beyond_its_needs(entry):
+    if not entry.takes_statistics:
+        pytest.skip("reads logits")
+    import jax
+    import jax.numpy as jnp
+
+    known = {name: jnp.array([0.5, -1.0]) for name in entry.needs if name != "key"}
+    stats = xloss.LogitStatistics(**known, num_classes=3, provider="a_head")
+    extra = {"key": jax.random.key(0)} if "key" in entry.needs else {}
+    assert entry.function(stats, **extra).shape == (2,)
+
+
+def test_unknown_names_get_the_nearest_match():
+    with pytest.raises(ValueError, match="did you mean 'comp_sum'"):
+        xloss.get("compsum")
+    with pytest.raises(
+        ValueError, match=r"comp_sum: expected hyperparameters among \(tau\).*'tua'"
+    ):
+        catalogue.resolve({"name": "comp_sum", "tua": 0.7})
+    with pytest.raises(ValueError, match="did you mean 'hinge'"):
+        catalogue.resolve({"name": "margin_loss", "surrogate": "hinges"})
+    with pytest.raises(ValueError, match="expected a loss with a 'name'"):
+        catalogue.resolve({"tau": 1.0})
+
+
+def test_resolve_binds_a_surrogate_with_its_hyperparameters():
+    entry, arguments = catalogue.resolve(
+        {"name": "margin_loss", "surrogate": "rho_margin", "rho": 2.0}
+    )
+    assert entry.name == "margin_loss"
+    assert arguments["surrogate"].func is surrogates.rho_margin
+    assert arguments["surrogate"].keywords == {"rho": 2.0}
+    with pytest.raises(ValueError, match="'tau'"):
+        catalogue.resolve({"name": "margin_loss", "surrogate": "rho_margin", "tau": 2.0})

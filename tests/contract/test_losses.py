@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract that every loss of the catalogue keeps (DESIGN, "The loss contract").
+
+Each test runs over all losses; a new loss is covered by being registered.
+"""
+
+import importlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
+
+import xloss
+from tests.contract.cases import ALL, VALUES, batch, call, call_statistics, label
+from xloss import catalogue
+
+each_loss = pytest.mark.parametrize("name", catalogue.LOSSES)
+each_call = pytest.mark.parametrize(("name", "hyper"), ALL, ids=map(label, ALL))
+INTEGER_LABELS = [n for n, e in catalogue.LOSSES.items() if "probabilities" not in e.needs]
+FROM_STATISTICS = [n for n, e in catalogue.LOSSES.items() if e.takes_statistics]
+
+
+def value_and_grad(name, logits, labels, where=None, **hyper):
+    def objective(z):
+        losses = call(name, z, labels, where, **hyper)
+        return jnp.sum(losses), losses
+
+    (_, losses), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
+    return losses, gradient
+
+
+def extreme_logits():
+    rows = [
+        [0.0, 0.0, 0.0],
+        [88.0, -88.0, 0.0],
+        [1e4, -1e4, 1e4],
+        [-1e4, -1e4, -1e4],
+        [1e30, -1e30, 0.0],
+        [1e-40, 0.0, -1e-40],
+        [200.0, 0.0, 0.0],
+    ]
+    logits = np.repeat(np.array(rows, np.float32), 3, axis=0)
+    return jnp.asarray(logits), jnp.tile(jnp.arange(3), len(rows))
+
+
+@each_call
+def test_extreme_logits_give_no_nan_and_inf_only_on_overflow(name, hyper):
+    logits, labels = extreme_logits()
+    losses, gradient = value_and_grad(name, logits, labels, **hyper)
+    assert not np.isnan(losses).any()
+    assert not np.isnan(gradient).any()
+    with jax.enable_x64(True):
+        wide = call(name, jnp.asarray(np.asarray(logits, np.float64)), labels, **hyper)
+    overflow = np.abs(np.asarray(wide)) > np.finfo(np.float32).max
+    infinite = np.isinf(np.asarray(losses))
+    if catalogue.entry(name).exact_gradient:  # EnsLoss draws other numbers in float64
+        np.testing.assert_array_equal(infinite, overflow)
+    else:
+        assert not infinite.any()
+
+
+@pytest.mark.parametrize("name", INTEGER_LABELS)
+def test_labels_out_of_range_give_nan_and_leave_the_others_alone(name):
+    logits, labels = batch((6, 3))
+    right = call(name, logits, labels)
+    wrong = call(name, logits, labels.at[:4].set(jnp.array([-1, -3, 3, -100])))
+    assert np.isnan(wrong[:4]).all()
+    assert not np.isnan(wrong[4:]).any()
+    if not catalogue.entry(name).couples_batch:
+        np.testing.assert_array_equal(wrong[4:], right[4:])
+
+
+@pytest.mark.parametrize("name", INTEGER_LABELS)
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16])
+def test_narrow_label_dtypes_reach_every_class(name, dtype):
+    logits, _ = batch((3, 300))
+    labels = jnp.array([0, 5, 120], jnp.int32)
+    chex.assert_trees_all_equal(
+        call(name, logits, labels.astype(dtype)), call(name, logits, labels)
+    )
+
+
+@each_call
+def test_jit_equals_eager(name, hyper):
+    logits, labels = batch()
+    jitted = jax.jit(lambda z, y: call(name, z, y, **hyper))(logits, labels)
+    chex.assert_trees_all_close(jitted, call(name, logits, labels, **hyper), rtol=1e-6)
+
+
+@each_loss
+def test_vmap_equals_loop(name):
+    logits, labels = batch((3, 4, 5))
+    mapped = jax.vmap(lambda z, y: call(name, z, y))(logits, labels)
+    looped = jnp.stack([call(name, z, y) for z, y in zip(logits, labels, strict=True)])
+    chex.assert_trees_all_close(mapped, looped, rtol=1e-6)
+
+
+@each_call
+def test_mask_equals_subset(name, hyper):
+    logits, labels = batch((8, 5))
+    where = jnp.array([True, False, True, True, False, True, False, True])
+    masked, gradient = value_and_grad(name, logits, labels, where, **hyper)
+    np.testing.assert_array_equal(masked[~where], 0.0)
+    np.testing.assert_array_equal(gradient[~where], 0.0)
+    if not catalogue.entry(name).couples_batch:  # EnsLoss: see its own tests, with given draws
+        subset, sub_gradient = value_and_grad(name, logits[where], labels[where], **hyper)
+        chex.assert_trees_all_close(masked[where], subset, rtol=1e-6)
+        chex.assert_trees_all_close(gradient[where], sub_gradient, rtol=1e-5, atol=1e-7)
+
+
+@each_call
+def test_masked_nan_and_bad_labels_touch_nothing(name, hyper):
+    logits, labels = batch()
+    where = jnp.array([True, False, True, False, True, False])
+    clean, clean_gradient = value_and_grad(name, logits, labels, where, **hyper)
+    dirty = logits.at[1].set(jnp.nan).at[3].set(jnp.inf).at[5].set(-jnp.inf)
+    bad = labels.at[3].set(-100)
+    losses, gradient = value_and_grad(name, dirty, bad, where, **hyper)
+    np.testing.assert_array_equal(losses, clean)
+    np.testing.assert_array_equal(gradient, clean_gradient)
+
+
+@each_call
+def test_all_masked_is_zero(name, hyper):
+    logits, labels = batch()
+    where = jnp.zeros(labels.shape, jnp.bool_)
+    losses, gradient = value_and_grad(name, jnp.full_like(logits, jnp.nan), labels, where, **hyper)
+    np.testing.assert_array_equal(losses, 0.0)
+    np.testing.assert_array_equal(gradient, 0.0)
+    assert float(xloss.reduce(losses, where=where)) == 0.0
+
+
+@each_call
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_logits_give_float32_losses(name, hyper, dtype):
+    logits, labels = batch()
+    low = logits.astype(dtype)
+    losses, gradient = value_and_grad(name, low, labels, **hyper)
+    wide, wide_gradient = value_and_grad(name, low.astype(jnp.float32), labels, **hyper)
+    assert losses.dtype == jnp.float32 and gradient.dtype == dtype
+    chex.assert_trees_all_close(losses, wide, rtol=1e-6)
+    chex.assert_trees_all_close(gradient, wide_gradient.astype(dtype), rtol=1e-2, atol=1e-6)
+
+
+@each_call
+def test_float64_stays_and_derivatives_are_right(name, hyper, x64):
+    logits, labels = batch((3, 4), dtype=np.float64)
+    losses = call(name, logits, labels, **hyper)
+    assert losses.dtype == jnp.float64
+    if catalogue.entry(name).exact_gradient:
+        check_grads(
+            lambda z: call(name, z, labels, **hyper), (logits,), order=2, modes=("rev",), rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", [n for n in VALUES if catalogue.entry(n).exact_gradient])
+def test_derivative_in_the_hyperparameters_is_right(name, x64):
+    logits, labels = batch((3, 4), dtype=np.float64)
+    for key, values in VALUES[name].items():
+        for value in values[1:-1] or values:  # inside the range: numerical differences need room
+            check_grads(
+                lambda h, key=key: call(name, logits, labels, **{key: h}),
+                (jnp.float64(value),),
+                order=2,
+                modes=("rev",),
+                rtol=1e-5,
+            )
+
+
+@each_call
+def test_leading_axes_are_batch(name, hyper):
+    logits, labels = batch((2, 3, 5))
+    nested = call(name, logits, labels, **hyper)
+    flat = call(name, logits.reshape(6, 5), labels.reshape(6), **hyper)
+    assert nested.shape == (2, 3)
+    # EnsLoss draws by position in the flattened batch, so it agrees too.
+    chex.assert_trees_all_close(nested.reshape(6), flat, rtol=1e-6)
+
+
+@each_loss
+def test_a_single_example_needs_no_batch_axis(name):
+    logits, labels = batch((1, 5))
+    chex.assert_trees_all_close(
+        call(name, logits[0], labels[0]), call(name, logits, labels)[0], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [c for c in ALL if c[0] in FROM_STATISTICS],
+    ids=[label(c) for c in ALL if c[0] in FROM_STATISTICS],
+)
+def test_statistics_equal_logits(name, hyper):
+    logits, labels = batch()
+    where = jnp.array([True, False, True, True, True, True])
+    stats = xloss.logit_statistics(logits, labels, where=where)
+    chex.assert_trees_all_close(
+        call_statistics(name, stats, where, **hyper),
+        call(name, logits, labels, where, **hyper),
+        rtol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", FROM_STATISTICS)
+def test_binary_scores_equal_two_class_logits(name):
+    scores = jnp.array([0.3, -2.0, 4.0, 0.0])
+    labels = jnp.array([1, 1, 0, 0])
+    two = jnp.stack([jnp.zeros_like(scores), scores], axis=-1)
+    binary = call_statistics(name, xloss.binary_statistics(scores, labels))
+    chex.assert_trees_all_close(binary, call(name, two, labels), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_one_trace_serves_many_values(name):
+    logits, labels = batch()
+    module = importlib.import_module(catalogue.entry(name).function.__module__)
+    cores = [f for f in vars(module).values() if hasattr(f, "_cache_size")]
+    for key, values in VALUES[name].items():
+        first = values[0]
+        call(name, logits, labels, **{key: first})
+        before = sum(core._cache_size() for core in cores)
+        spelled = [np.float32(first), np.float64(first), np.array(first), *values]
+        if first == int(first):
+            spelled += [int(first), np.int64(first)]
+        for value in spelled:
+            call(name, logits, labels, **{key: value})
+        assert sum(core._cache_size() for core in cores) == before
+
+        traced = jax.jit(
+            chex.assert_max_traces(lambda h, key=key: call(name, logits, labels, **{key: h}), n=1)
+        )
+        chex.clear_trace_counter()
+        for value in values:
+            chex.assert_trees_all_close(
+                traced(value), call(name, logits, labels, **{key: value}), rtol=1e-5, atol=1e-6
+            )
+
+
+@each_call
+def test_sharded_over_eight_devices_equals_one(name, hyper):
+    logits, labels = batch((16, 5))
+    where = jnp.arange(16) % 3 > 0
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    sharding = NamedSharding(mesh, P("data"))
+    spread = jax.device_put((logits, labels, where), sharding)
+
+    def objective(z, y, w):
+        losses = call(name, z, y, w, **hyper)
+        return xloss.reduce(losses, where=w), losses
+
+    step = jax.jit(jax.value_and_grad(objective, has_aux=True))
+    (total, losses), gradient = step(*spread)
+    (alone, lone_losses), lone_gradient = step(logits, labels, where)
+    chex.assert_trees_all_close(losses, lone_losses, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(total, alone, rtol=1e-5)
+    chex.assert_trees_all_close(gradient, lone_gradient, rtol=1e-4, atol=1e-7)
+    assert gradient.sharding.is_equivalent_to(sharding, 2)
+
+    extra = {"axis_name": "data"} if catalogue.entry(name).couples_batch else {}
+
+    def local(z, y, w):
+        losses = call(name, z, y, w, **hyper, **extra)
+        return xloss.reduce(losses, where=w, axis_name="data"), losses
+
+    mapped = jax.jit(
+        jax.shard_map(local, mesh=mesh, in_specs=(P("data"),) * 3, out_specs=(P(), P("data")))
+    )
+    chex.assert_trees_all_close(mapped(*spread), (alone, lone_losses), rtol=1e-5, atol=1e-6)
+
+
+@each_loss
+def test_one_class(name):
+    if name == "log_partition_penalty":
+        pytest.skip("not a loss of the label: with one class it is coef z^2 (spec logit_stability)")
+    losses, gradient = value_and_grad(name, jnp.array([[3.0], [-2.0]]), jnp.zeros(2, jnp.int32))
+    np.testing.assert_array_equal(losses, 0.0)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+@each_call
+def test_classes_of_logit_minus_inf_are_left_out(name, hyper):
+    logits, _ = batch((4, 3))
+    labels = jnp.array([0, 1, 2, 1])
+    gone = jnp.full((4, 2), -jnp.inf)
+    padded = jnp.concatenate([logits, gone], axis=-1)
+    losses, gradient = value_and_grad(name, padded, labels, **hyper)
+    want, want_gradient = value_and_grad(name, logits, labels, **hyper)
+    chex.assert_trees_all_close(losses, want, rtol=1e-6)
+    chex.assert_trees_all_close(gradient[:, :3], want_gradient, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(gradient[:, 3:], 0.0)
+
+
+@each_loss
+def test_wrong_inputs_are_refused_by_name(name):
+    logits, labels = batch((4, 3))
+    with pytest.raises(TypeError, match=f"{name}: expected (scores|logits) of a float dtype"):
+        call(name, jnp.ones((4, 3), jnp.int32), labels)
+    with pytest.raises(ValueError, match=r"expected .* \(4, 3\).*, got .*\(5"):
+        call(name, logits, jnp.zeros(5, jnp.int32))
+    with pytest.raises(ValueError, match=r"expected where of shape \(4,\), got \(4, 1\)"):
+        call(name, logits, labels, jnp.ones((4, 1), jnp.bool_))
+    with pytest.raises(TypeError, match="expected where of dtype bool, got float32"):
+        call(name, logits, labels, jnp.ones(4))
+    if name in INTEGER_LABELS:
+        with pytest.raises(TypeError, match="binary_statistics"):
+            call(name, jnp.ones(4), labels)
+        with pytest.raises(TypeError, match="expected labels of an integer dtype, got float32"):
+            call(name, logits, jnp.ones(4))
+    stats = xloss.logit_statistics(logits, labels)
+    with pytest.raises(TypeError, match="LogitStatistics"):
+        catalogue.entry(name).function(
+            stats, labels, **({"key": jax.random.key(0)} if name == "ensloss" else {})
+        )
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_hyperparameters_out_of_range_are_refused_by_name(name):
+    logits, labels = batch()
+    for key in VALUES[name]:
+        with pytest.raises(TypeError, match=f"{name}: expected {key} to be a number"):
+            call(name, logits, labels, **{key: "0.5"})
+        with pytest.raises(ValueError, match=f"{name}: expected {key} "):
+            call(name, logits, labels, **{key: float("nan")})
+        with pytest.raises(ValueError, match=f"{name}: expected {key} to be a scalar"):
+            call(name, logits, labels, **{key: jnp.ones(3)})
+        if key != "lam":  # the Box-Cox parameter may be any number
+            with pytest.raises(ValueError, match=rf"{name}: expected {key} in .*, got -1"):
+                call(name, logits, labels, **{key: -1.0})
