@@ -200,7 +200,7 @@ def resolve(spec: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
         raise ValueError(f"catalogue: expected a loss with a 'name', got keys {sorted(given)}")
     found = entry(given.pop("name"))
     allowed: dict[str, Any] = dict(found.hyperparameters)
-    surrogate = None
+    surrogate, parameters = None, []
     if "surrogate" in allowed and isinstance(given.get("surrogate"), str):
         surrogate = surrogates.get(given.pop("surrogate"))
         parameters = list(inspect.signature(surrogate).parameters)[1:]

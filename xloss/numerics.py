@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -23,7 +24,7 @@ def promote(x: jax.Array) -> jax.Array:
     return x.astype(working_dtype(x.dtype))
 
 
-def scalar(value: jax.Array | float, like: jax.Array) -> jax.Array:
+def scalar(value: ArrayLike, like: jax.Array) -> jax.Array:
     """Casts a hyperparameter to the dtype of the computation, so that it may be traced."""
     return jnp.asarray(value, like.dtype)
 

@@ -7,6 +7,7 @@ is 0, and inside ``shard_map`` numerator and denominator are summed over devices
 """
 
 import functools
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,28 @@ from jax.typing import ArrayLike
 from xloss import checks, numerics
 
 _HOW = ("mean", "sum", "sum_and_weight")
+
+
+@overload
+def reduce(
+    losses: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    how: Literal["mean", "sum"] = "mean",
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array: ...
+
+
+@overload
+def reduce(
+    losses: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    how: Literal["sum_and_weight"],
+    axis_name: str | tuple[str, ...] | None = None,
+) -> tuple[jax.Array, jax.Array]: ...
 
 
 def reduce(

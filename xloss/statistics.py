@@ -200,7 +200,7 @@ def binary_statistics(
 
 
 def as_statistics(
-    scores: Scores, labels: Array | None = None, where: Array | None = None
+    scores: Array | LogitStatistics, labels: Array | None = None, where: Array | None = None
 ) -> LogitStatistics:
     """The first line of a loss body: statistics from logits, or the statistics as they are.
 
@@ -217,6 +217,8 @@ def as_statistics(
       LogitStatistics [...].
     """
     if not isinstance(scores, LogitStatistics):
+        if labels is None:
+            raise TypeError("as_statistics: expected labels beside logits, got None")
         return _of_logits(scores, labels, where)
     if where is None:
         return scores

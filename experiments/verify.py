@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was checked, one row a paper: `python -m experiments.verify` writes VERIFIED.md.
+
+Only what repeats exactly under the pinned versions goes in (times belong in BENCHMARKS.md), so
+that `--check`, which CI runs, can compare the committed file letter by letter.
+"""
+
+import ast
+import difflib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+from absl import flags
+
+import xloss
+from experiments import golden
+from experiments.benchmarks import losses as bench
+from experiments.errors import BadInput
+from experiments.report import run_program
+from xloss.catalogue import LOSSES, Entry
+
+ROOT = Path(__file__).resolve().parent.parent
+VERIFIED = ROOT / "VERIFIED.md"
+INVARIANTS = ROOT / "tests" / "invariants"
+SIZE = (512, 32_000)
+HEADER = f"""# Verified
+
+Written by `python -m experiments.verify`; CI fails when it differs.
+
+- *evidence*: "authors' code": golden numbers made with the authors' own program; "published
+  formula, derived and checked": golden numbers or invariants from an independent derivation.
+- *golden*: cases passed / skipped / waiting for a function that is not written yet / total, in
+  float64 at each file's own tolerance, values and gradients.
+- *invariants*: named tests in `tests/invariants/`, one for each property that the paper or the
+  mathematics promises.
+- *temporaries*: bytes that value and gradient of the mean loss need beside their arguments and
+  results, over the bytes of logits {list(SIZE)} in float32, as compiled for one CPU device.
+- *reproduction*: whether the paper's claim held in our runs; "-" where none was made yet.
+
+"""
+
+CHECK = flags.DEFINE_bool("check", False, "Compare with the committed file and write nothing.")
+
+
+def golden_counts(slug: str | None) -> str:
+    """ "passed / skipped / open / total" of a slug; raises BadInput if a case fails."""
+    if slug is None:
+        return "-"
+    cases = golden.load(slug)
+    skipped = [c for c in cases if (slug, c.name) in golden.SKIPPED]
+    waiting = [c for c in cases if c.open]
+    passed = 0
+    for case in cases:
+        if case in skipped or case in waiting:
+            continue
+        if wrong := golden.mismatches(case):
+            raise BadInput(f"golden {slug}/{case.name}: {'; '.join(wrong)}")
+        passed += 1
+    return f"{passed} / {len(skipped)} / {len(waiting)} / {len(cases)}"
+
+
+def invariant_count(slug: str | None) -> str:
+    """How many named invariant tests a slug has."""
+    path = INVARIANTS / f"test_{slug}.py"
+    if slug is None or not path.exists():
+        return "-"
+    names = [node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")]
+    return str(sum(name.startswith("test_") for name in names))
+
+
+def temporaries(entry: Entry) -> str:
+    """Compiled temporaries of value and gradient, as a share of the logits."""
+    hyper = {"key": bench.jax.random.key(0)} if "key" in entry.needs else {}
+
+    def objective(z, y, _):
+        if "probabilities" in entry.needs:
+            y = jnp.broadcast_to(1.0 / z.shape[-1], z.shape)
+        return xloss.reduce(entry.function(z, y, **hyper))
+
+    return f"{100 * bench.temporary_share(bench.compiled(objective, SIZE), SIZE):.2f} %"
+
+
+def document() -> str:
+    """The whole of VERIFIED.md."""
+    if not golden.slugs():
+        raise BadInput(f"{golden.FOLDER}: expected golden files (run from a checkout)")
+    rows = [
+        "| loss | paper | arXiv | evidence | golden | invariants | temporaries | reproduction |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
+    ]
+    for entry in LOSSES.values():
+        rows.append(
+            f"| `{entry.name}` | {entry.title} | {entry.arxiv or '-'} | {entry.evidence} | "
+            f"{golden_counts(entry.slug)} | {invariant_count(entry.slug)} | "
+            f"{temporaries(entry)} | - |"
+        )
+    return HEADER + "\n".join(rows) + "\n"
+
+
+def main(_: Sequence[str]) -> None:
+    """Writes VERIFIED.md, or compares it."""
+    text = document()
+    if not CHECK.value:
+        VERIFIED.write_text(text)
+        print(f"written: {VERIFIED.name}")
+        return
+    committed = VERIFIED.read_text() if VERIFIED.exists() else ""
+    if committed != text:
+        lines = difflib.unified_diff(
+            committed.splitlines(), text.splitlines(), "committed", "found here", lineterm="", n=0
+        )
+        print("\n".join(lines), file=sys.stderr)
+        raise BadInput(f"{VERIFIED.name} differs: run python -m experiments.verify and commit it")
+    print(f"{VERIFIED.name}: up to date")
+
+
+if __name__ == "__main__":
+    run_program("verify", main)
