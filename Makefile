@@ -29,7 +29,7 @@ READY := $(VENV)/.ready-py$(VERSION)
 help: ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.12]"
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | \
-	  while IFS='|' read -r target text; do printf '  %-12s %s\n' "$$target" "$$text"; done
+	  while IFS='|' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
 
 # Depends on what decides which packages are installed, so that a second call finds it done.
 $(READY): pyproject.toml $(CONSTRAINTS) .ci/install
