@@ -14,7 +14,7 @@ from absl import flags
 
 import xloss
 from experiments.errors import BadInput
-from experiments.report import run_program
+from experiments.program import run_program
 from xloss.catalogue import LOSSES, Entry
 
 README = Path(__file__).resolve().parent.parent / "README.md"

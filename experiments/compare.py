@@ -16,7 +16,8 @@ from absl import flags
 
 from experiments import page
 from experiments.errors import BadInput
-from experiments.report import label, number, plain, run_program
+from experiments.program import run_program
+from experiments.report import label, number, plain
 from experiments.rundir import Run, flatten, read_run
 
 _OUT = flags.DEFINE_string("out", "compare.html", "File to write the page with the curves to.")

@@ -12,16 +12,15 @@ import json
 import math
 import os
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
 
 from experiments import page
 from experiments.errors import BadInput
+from experiments.program import run_program
 from experiments.rundir import Run, flatten, read_run
 
 # Shown elsewhere on the page than in the table of run.json.
@@ -174,30 +173,6 @@ def _environment(run: Run) -> list[str]:
     if not rest:
         return [page.paragraph("run.json says nothing about versions and devices.", kind="quiet")]
     return [page.table((), _rows(rest))]
-
-
-def run_program(name: str, main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` with the command line; bad input or a wrong flag is one line and exit code 2."""
-
-    def parse(arguments: Sequence[str]) -> list[str]:
-        try:
-            return flags.FLAGS(arguments)
-        except flags.Error as error:
-            sys.exit(_refuse(name, error))
-
-    def guarded(arguments: Sequence[str]) -> int:
-        try:
-            main(arguments)
-        except BadInput as error:
-            return _refuse(name, error)
-        return 0
-
-    app.run(guarded, flags_parser=parse)
-
-
-def _refuse(name: str, error: Exception) -> int:
-    print(f"{name}: {error}", file=sys.stderr)
-    return 2
 
 
 def main(argv: Sequence[str]) -> None:

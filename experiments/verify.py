@@ -18,7 +18,7 @@ import xloss
 from experiments import golden
 from experiments.benchmarks import losses as bench
 from experiments.errors import BadInput
-from experiments.report import run_program
+from experiments.program import run_program
 from xloss.catalogue import LOSSES, Entry
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving and restoring a run: the only file that knows orbax.
+
+A checkpoint holds the train state (parameters, optimizer, PRNG key, step) and the data iterator's
+position, so that a resumed run continues bit for bit. Orbax restores a flipped bit without a word;
+therefore every finished step gets a manifest of SHA-256 sums, written last and checked before
+anything is restored. A step without a manifest was cut off and counts as not there; a step that
+does not match its manifest is damaged, is named, and the one before it is used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from experiments.errors import BadInput
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      workdir: directory of the run.
+      keep: how many of the last checkpoints to keep.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, keep: int = 3):
+        self._root = Path(workdir).resolve() / "checkpoints"
+        self._manifests = Path(workdir).resolve() / "manifests"
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(self._root, options=options)
+        self._unsealed: int | None = None
+
+    def save(self, step: int, state: Any, iterator: Any) -> None:
+        """Starts saving in the background; the step counts once it is sealed (see :meth:`seal`).
+
+        Args:
+          step: optimizer steps done.
+          state: pytree of arrays.
+          iterator: the grain iterator.
+        """
+        import grain
+
+        self.seal()
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
+        )
+        self._manager.save(step, args=arguments, force=True)
+        self._unsealed = step
+
+    def seal(self, *, wait: bool = True) -> None:
+        """Writes the manifest of the step being saved, once all its files are there.
+
+        Args:
+          wait: whether to wait for the files; otherwise returns at once if they are not there.
+        """
+        if self._unsealed is None or (not wait and self._manager.is_saving_in_progress()):
+            return
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            self._manifests.mkdir(exist_ok=True)
+            step = self._unsealed
+            temporary = self._manifests / f"{step}.partial"
+            temporary.write_text(json.dumps(_sums(self._root / str(step)), indent=1) + "\n")
+            os.replace(temporary, self._manifest(step))
+            self._manager.reload()
+            kept = {str(s) for s in self._manager.all_steps()}
+            for old in self._manifests.glob("*.json"):
+                if old.stem not in kept:
+                    old.unlink()
+        self._unsealed = None
+
+    def steps(self) -> list[int]:
+        """Sealed steps, ascending; they may still be damaged."""
+        self._manager.reload()
+        return sorted(step for step in self._manager.all_steps() if self._manifest(step).exists())
+
+    def restore(
+        self, state: Any, iterator: Any | None, *, step: int | None = None
+    ) -> tuple[int, Any] | None:
+        """Restores the newest sound checkpoint, or the one of a given step.
+
+        Args:
+          state: pytree of jax.ShapeDtypeStruct with shardings, which may differ from the saved.
+          iterator: the grain iterator, moved to the saved position; None leaves the data alone.
+          step: a step to restore and no other.
+
+        Returns:
+          (step, state), or None if nothing was ever saved.
+
+        Raises:
+          BadInput: checkpoints are there, but none is sound; or not of this model.
+        """
+        import grain
+
+        candidates = self.steps() if step is None else [step]
+        damaged = []
+        for candidate in reversed(candidates):
+            if reason := self._damage(candidate):
+                print(f"checkpoint {candidate}: {reason}", flush=True)
+                damaged.append(candidate)
+                continue
+            items = {"state": ocp.args.StandardRestore(state)}
+            if iterator is not None:
+                items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+            try:
+                restored = self._manager.restore(candidate, args=ocp.args.Composite(**items))
+            except (ValueError, KeyError) as error:
+                first = str(error).strip().splitlines()[0]
+                raise BadInput(
+                    f"{self._root / str(candidate)}: expected the parameters of this config's "
+                    f"model and optimizer, got: {first}"
+                ) from error
+            return candidate, restored["state"]
+        if damaged:
+            raise BadInput(
+                f"{self._root}: none of the checkpoints {damaged[::-1]} can be trusted; start "
+                "again with --overwrite, or put back a copy"
+            )
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Deletes checkpoints later than ``step``: cut off or damaged, they would be in the way."""
+        for later in self._manager.all_steps():
+            if later > step:
+                self._manager.delete(later)
+                self._manifest(later).unlink(missing_ok=True)
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the job is being preempted; every process gets the same answer at a step."""
+        return jax.process_count() > 1 and self._manager.reached_preemption(step)
+
+    def close(self) -> None:
+        """Finishes what is being saved."""
+        self.seal()
+        self._manager.close()
+
+    def _manifest(self, step: int) -> Path:
+        return self._manifests / f"{step}.json"
+
+    def _damage(self, step: int) -> str | None:
+        try:
+            expected = json.loads(self._manifest(step).read_text())
+        except (OSError, ValueError) as error:
+            return f"no readable manifest ({type(error).__name__})"
+        found = _sums(self._root / str(step))
+        for name in sorted(expected.keys() | found.keys()):
+            if name not in found:
+                return f"{name} is missing"
+            if name not in expected:
+                return f"{name} is not in the manifest"
+            if found[name] != expected[name]:
+                return f"{name} does not match its checksum"
+        return None
+
+
+def remove(workdir: str | os.PathLike) -> None:
+    """Deletes all checkpoints of a workdir."""
+    for name in ("checkpoints", "manifests"):
+        shutil.rmtree(Path(workdir) / name, ignore_errors=True)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path in it."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                    file, "sha256"
+                ).hexdigest()
+    return sums

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config file to a job that is known to be sound, before anything compiles.
+
+`read` checks what the command line says, `validate` what the config says: every mistake is one line
+that names the flag, what was expected and the nearest match.
+"""
+
+import difflib
+import importlib.util
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+import xloss
+from experiments.data import Dataset
+from experiments.errors import BadInput
+from experiments.rundir import flatten
+from xloss import catalogue
+
+SHIPPED = Path(__file__).resolve().parent / "configs"
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+
+#: key -> (type, what is legal in words, test). Data keys are checked by experiments.data, the
+#: model's by its class, the loss's by the loss.
+_RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
+    "seed": (int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
+    "steps": (int, "an integer >= 1", lambda v: v >= 1),
+    "log_every": (int, "an integer >= 1", lambda v: v >= 1),
+    "eval_every": (int, "an integer >= 1", lambda v: v >= 1),
+    "checkpoint_every": (int, "an integer >= 1", lambda v: v >= 1),
+    "keep_checkpoints": (int, "an integer >= 1", lambda v: v >= 1),
+    "data.batch_size": (int, "an integer >= 1", lambda v: v >= 1),
+    "data.eval_batch_size": (int, "an integer >= 1", lambda v: v >= 1),
+    "optimizer.name": (str, f"one of {', '.join(OPTIMIZERS)}", lambda v: v in OPTIMIZERS),
+    "optimizer.schedule": (str, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES),
+    "optimizer.learning_rate": ((int, float), "a number > 0", lambda v: 0 < v < np.inf),
+    "optimizer.warmup_steps": (int, "an integer >= 0", lambda v: v >= 0),
+    "optimizer.momentum": ((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
+    "optimizer.weight_decay": ((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.clip_norm": ((int, float), "a number > 0", lambda v: v > 0),
+}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?" with the closest known name, or nothing."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def locate(config: str) -> str:
+    """The file of `--config`: a path as it is, or the shipped config of that name.
+
+    Args:
+      config: "digits", "digits:quick" or "some/file.py:variant".
+
+    Raises:
+      BadInput: no such file, or no shipped config of that name.
+    """
+    name, colon, variant = config.partition(":")
+    path = Path(name)
+    if path.suffix != ".py":
+        shipped = sorted(
+            p.stem for p in SHIPPED.glob("*.py") if p.stem not in ("__init__", "common")
+        )
+        if name not in shipped:
+            raise BadInput(
+                f"--config: expected a .py file or one of {', '.join(shipped)}, got {name!r}"
+                f"{nearest(name, shipped)}"
+            )
+        path = SHIPPED / f"{name}.py"
+    elif not path.is_file():
+        raise BadInput(f"--config: no such file: {name}")
+    return f"{path}{colon}{variant}"
+
+
+def load_file(located: str) -> ConfigDict:
+    """The config of a file as :func:`locate` returns it, before any override.
+
+    Raises:
+      BadInput: the file cannot be imported, or its get_config fails.
+    """
+    path, _, variant = located.partition(":")
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config(variant) if variant else module.get_config()
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"--config: {path}: {type(error).__name__}: {error}") from error
+
+
+def check_overrides(overrides: Sequence[str], config: ConfigDict) -> None:
+    """Raises BadInput for `--config.a.b=...` where the config has no a.b.
+
+    Args:
+      overrides: keys such as "loss.tau".
+      config: the config file's own values.
+    """
+    known = dict(_all_keys(config.to_dict()))
+    for key in overrides:
+        if key not in known:
+            raise BadInput(f"--config.{key}: no such key{nearest(key, known)}")
+
+
+def resolved(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain JSON data, without the hyperparameters that are left at None."""
+    plain = json.loads(json.dumps(config.to_dict(), default=str))
+    plain["loss"] = {key: value for key, value in plain["loss"].items() if value is not None}
+    if plain["optimizer"]["clip_norm"] == np.inf:
+        plain["optimizer"]["clip_norm"] = "inf"  # JSON has no infinity
+    return plain
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks everything that needs neither data nor compiling.
+
+    Raises:
+      BadInput: the first value that is wrong.
+    """
+    values = dict(_all_keys(config.to_dict()))
+    for key, (kind, words, legal) in _RULES.items():
+        if key not in values:
+            raise BadInput(f"--config.{key}: expected {words}, got nothing")
+        value = values[key]
+        right = isinstance(value, kind) and not isinstance(value, bool)
+        if not right or not legal(value):
+            options = {"optimizer.name": OPTIMIZERS, "optimizer.schedule": SCHEDULES}.get(key, ())
+            hint = nearest(str(value), options)
+            raise BadInput(f"--config.{key}: expected {words}, got {value!r}{hint}")
+    if config.optimizer.warmup_steps >= config.steps:
+        raise BadInput(
+            f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "
+            f"{config.optimizer.warmup_steps}"
+        )
+    resolve_loss(config)
+
+
+def resolve_loss(
+    config: ConfigDict, dataset: Dataset | None = None
+) -> tuple[catalogue.Entry, dict[str, Any]]:
+    """The loss and its arguments, traced once on shapes so that it has checked them itself.
+
+    Args:
+      config: the config.
+      dataset: checks that the loss suits the task; None checks the arguments alone.
+
+    Raises:
+      BadInput: unknown loss or hyperparameter, a value of the wrong type or out of range, or a
+        loss that cannot be used with these labels.
+    """
+    spec = {key: value for key, value in config.loss.to_dict().items() if value is not None}
+    try:
+        entry, arguments = catalogue.resolve(spec)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"--config.loss: {_first_line(error)}") from error
+    if "probabilities" in entry.needs:
+        raise BadInput(
+            f"--config.loss.name: expected a loss of integer labels, got {entry.name!r} (its "
+            "targets are probabilities)"
+        )
+    binary = dataset is not None and dataset.task == "binary"
+    if binary and not entry.takes_statistics:
+        raise BadInput(
+            f"--config.loss.name: expected a loss of statistics for one score an example, got "
+            f"{entry.name!r} (it reads all logits)"
+        )
+    # Arguments are bound, not traced: that is what makes the loss check their ranges here.
+    scores = jax.ShapeDtypeStruct((4,) if binary else (4, 3), jnp.float32)
+    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    try:
+        jax.eval_shape(
+            lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0))[0], scores, labels
+        )
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"--config.loss: {_first_line(error)}") from error
+    return entry, arguments
+
+
+def losses_of(
+    entry: catalogue.Entry,
+    arguments: Mapping[str, Any],
+    scores: jax.Array,
+    labels: jax.Array,
+    *,
+    key: jax.Array,
+    where: jax.Array | None = None,
+) -> tuple[jax.Array, xloss.LogitStatistics]:
+    """Losses [B], and the statistics that they were taken from, for either kind of scores.
+
+    Args:
+      entry: the loss.
+      arguments: its hyperparameters.
+      scores: logits [B, K], or [B] for one score an example.
+      labels: integer [B].
+      key: for the losses that draw.
+      where: bool [B] or None.
+    """
+    if scores.ndim == 1:
+        stats = xloss.binary_statistics(scores, labels, where=where)
+    else:
+        stats = xloss.logit_statistics(scores, labels, where=where)
+    extra = {"key": key} if "key" in entry.needs else {}
+    given = (stats,) if entry.takes_statistics else (scores, labels)
+    return entry.function(*given, where=where, **arguments, **extra), stats
+
+
+def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optax optimizer of config.optimizer, and its learning-rate schedule."""
+    options = config.optimizer
+    rate, warmup = float(options.learning_rate), options.warmup_steps
+    if options.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(rate, config.steps - warmup)
+    else:
+        schedule = optax.constant_schedule(rate)
+    if warmup:
+        ramp = optax.linear_schedule(rate / warmup, rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+    optimizer = {
+        "adam": lambda: optax.adam(schedule),
+        "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
+        "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
+    }[options.name]()
+    if np.isfinite(options.clip_norm):
+        optimizer = optax.chain(optax.clip_by_global_norm(options.clip_norm), optimizer)
+    return optimizer, schedule
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Keys at which two resolved configs differ, as "a.b: x there, y here"."""
+    left, right = dict(flatten(theirs)), dict(flatten(ours))
+    return [
+        f"{key}: {left.get(key, 'absent')} there, {right.get(key, 'absent')} here"
+        for key in sorted(left.keys() | right.keys())
+        if left.get(key) != right.get(key)
+    ]
+
+
+def _all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from _all_keys(value, f"{prefix}{key}.")
+
+
+def _first_line(error: Exception) -> str:
+    return re.sub(r"^catalogue: ", "", str(error).strip().splitlines()[0])

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every config has, with its default: start a config file from `base_config()`.
+
+A value of None is a placeholder of the type that the command line will convert to.
+"""
+
+import inspect
+import math
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments.data import DEFAULTS
+from experiments.errors import BadInput
+from xloss.catalogue import LOSSES
+from xloss.surrogates import SURROGATES
+
+#: Placeholders of the data keys whose default is None.
+_DATA_TYPES = {"path": str, "data_dir": str, "num_classes": int, "has_header": bool}
+
+
+def base_config() -> ConfigDict:
+    """A complete config: cross-entropy on digits with Adam."""
+    data = {
+        key: config_dict.placeholder(_DATA_TYPES[key]) if value is None else value
+        for key, value in DEFAULTS.items()
+    }
+    return ConfigDict(
+        {
+            "seed": 0,
+            # Optimizer steps; --max_steps stops earlier without changing the schedule.
+            "steps": 1000,
+            # batch_size is over all devices and processes.
+            "data": ConfigDict({**data, "batch_size": 64, "eval_batch_size": 256}),
+            "model": ConfigDict(
+                {"name": "mlp", "hidden": (64,), "activation": "relu", "dropout": 0.0}
+            ),
+            "loss": loss("cross_entropy"),
+            "optimizer": ConfigDict(
+                {
+                    "name": "adam",  # adam, adamw, sgd
+                    "learning_rate": 1e-3,
+                    "schedule": "constant",  # constant, cosine (to 0 over steps)
+                    "warmup_steps": 0,
+                    "momentum": 0.9,  # sgd
+                    "weight_decay": 0.0,  # adamw
+                    "clip_norm": math.inf,  # of the global gradient norm
+                }
+            ),
+            "log_every": 20,
+            "eval_every": 200,
+            "checkpoint_every": 200,
+            "keep_checkpoints": 3,
+        }
+    )
+
+
+def loss(name: str, **hyperparameters: Any) -> ConfigDict:
+    """config.loss: a name and its hyperparameters; None leaves one at the loss's own default.
+
+    Every hyperparameter of the catalogue is a key, so that `--config.loss.name=comp_sum
+    --config.loss.tau=0.7` works on any config; one that is given to a loss without it is refused.
+    """
+    config = ConfigDict({"name": name, "surrogate": config_dict.placeholder(str)})
+    for key in sorted(_hyperparameters()):
+        config[key] = config_dict.placeholder(float)
+    config.update(hyperparameters)
+    return config
+
+
+def _hyperparameters() -> set[str]:
+    of_losses = {key for entry in LOSSES.values() for key in entry.hyperparameters}
+    of_surrogates = {
+        key for phi in SURROGATES.values() for key in list(inspect.signature(phi).parameters)[1:]
+    }
+    return (of_losses | of_surrogates) - {"surrogate"}
+
+
+def shortened(config: ConfigDict, variant: str) -> ConfigDict:
+    """Applies the variants that every config has: "" as it is, "quick" for seconds.
+
+    Raises:
+      BadInput: another variant.
+    """
+    if variant not in ("", "quick"):
+        raise BadInput(f"--config: expected the variant 'quick' or none, got {variant!r}")
+    if variant == "quick":
+        config.steps = 60
+        config.log_every = 10
+        config.eval_every = config.checkpoint_every = 30
+    return config

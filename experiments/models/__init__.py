@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small flax NNX models, used functionally: parameters are a plain pytree of arrays.
+
+A model file has a class; `build` turns a config into two pure functions, which is all that the loop
+and the losses ever see. xloss itself knows nothing of models.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from experiments.errors import BadInput
+from experiments.models.mlp import MLP
+
+MODELS: dict[str, type[nnx.Module]] = {"mlp": MLP}
+
+
+class Model(NamedTuple):
+    """A model as two pure functions.
+
+    Attributes:
+      init: key -> parameters (nested dict of arrays); jit-able, also under `jax.eval_shape`.
+      apply: (parameters, inputs [B, ...], dropout key or None) -> scores [B, K], or [B] for one
+        score an example. Without a key there is no dropout.
+    """
+
+    init: Callable[[jax.Array], Any]
+    apply: Callable[[Any, jax.Array, jax.Array | None], jax.Array]
+
+
+def build(
+    config: Mapping[str, Any], *, input_shape: tuple[int, ...], num_scores: int | None
+) -> Model:
+    """The model that a config names.
+
+    Args:
+      config: "name" and the arguments of that model's class.
+      input_shape: shape of one example's inputs.
+      num_scores: K, or None for one score an example.
+
+    Raises:
+      BadInput: unknown model, or arguments that its class does not take.
+    """
+    arguments = dict(config)
+    name = arguments.pop("name")
+    if name not in MODELS:
+        near = difflib.get_close_matches(str(name), MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise BadInput(
+            f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r}{hint}"
+        )
+
+    def create(key: jax.Array) -> nnx.Module:
+        return MODELS[name](
+            input_shape=input_shape, num_scores=num_scores, rngs=nnx.Rngs(key), **arguments
+        )
+
+    try:
+        abstract = nnx.eval_shape(lambda: create(jax.random.key(0)))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"config.model: {error}") from error
+    graph, _ = nnx.split(abstract)
+
+    def init(key: jax.Array) -> Any:
+        return nnx.to_pure_dict(nnx.split(create(key))[1])
+
+    def apply(params: Any, inputs: jax.Array, key: jax.Array | None) -> jax.Array:
+        # copy=True: without it a module with dropout cannot be merged inside a transformation.
+        model = nnx.merge(graph, nnx.State(params), copy=True)
+        rngs = None if key is None else nnx.Rngs(dropout=key)
+        return model(inputs, rngs=rngs)
+
+    return Model(init, apply)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-layer perceptron: for tables, digits and other inputs of a few hundred numbers."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "tanh": jnp.tanh}
+
+
+class MLP(nnx.Module):
+    """Dense layers with an activation and dropout between them.
+
+    Args:
+      input_shape: shape of one example; inputs are flattened.
+      num_scores: K logits, or None for one score an example.
+      hidden: widths of the hidden layers; () is a linear model.
+      activation: relu, gelu, silu or tanh.
+      dropout: rate in [0, 1), after each hidden layer.
+      rngs: for the initial parameters.
+
+    Raises:
+      ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: tuple[int, ...],
+        num_scores: int | None,
+        hidden: tuple[int, ...] = (64,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        if not all(isinstance(width, int) and width > 0 for width in hidden):
+            raise ValueError(f"hidden: expected widths that are integers > 0, got {hidden}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout}")
+        widths = (math.prod(input_shape), *hidden)
+        for layer, (inputs, outputs) in enumerate(zip(widths, hidden, strict=False)):
+            setattr(self, f"hidden_{layer}", nnx.Linear(inputs, outputs, rngs=rngs))
+        self.head = nnx.Linear(widths[-1], num_scores or 1, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+        self.depth = len(hidden)
+        self.activation = activation
+        self.one_score = num_scores is None
+
+    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Scores [B, K] (or [B]) of inputs [B, ...]; dropout only where rngs are given."""
+        x = inputs.reshape(inputs.shape[0], -1)
+        for layer in range(self.depth):
+            x = ACTIVATIONS[self.activation](getattr(self, f"hidden_{layer}")(x))
+            x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        scores = self.head(x)
+        return scores[:, 0] if self.one_score else scores

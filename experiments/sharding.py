@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where arrays live: one mesh over all devices, the batch over `data`, parameters everywhere.
+
+"pjit-sharded" means this: `jax.jit` with NamedSharding on arguments and results. The compiler
+inserts the collectives; nothing in the loop or the losses mentions a device.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.errors import BadInput
+
+
+def make_mesh() -> Mesh:
+    """A (`data`, `model`) mesh over the devices of all processes, Auto axes, all on `data`."""
+    return jax.make_mesh(
+        (jax.device_count(), 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def over_data(mesh: Mesh) -> NamedSharding:
+    """The first axis is spread over `data`."""
+    return NamedSharding(mesh, P("data"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:
+    """Raises BadInput unless every device on `data` gets the same number of examples."""
+    devices = mesh.shape["data"]
+    if batch_size % devices:
+        raise BadInput(
+            f"--config.data.{name}: expected a multiple of the {devices} devices on the mesh "
+            f"axis 'data', got {batch_size}"
+        )
+
+
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays from this process's rows of a batch."""
+    sharding = over_data(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """The whole of a global array as NumPy, on every process."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
