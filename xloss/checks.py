@@ -43,6 +43,10 @@ def integer(function: str, name: str, value: ArrayLike, *, allow_bool: bool = Fa
     Raises:
       TypeError: it is not of an integer dtype (bool only with ``allow_bool``).
     """
+    if isinstance(value, np.ndarray) and value.dtype in (np.int64, np.uint64):
+        # Without x64 only the low 32 bits would be kept, and 2**32 would become class 0.
+        lowest = max(-1, np.iinfo(value.dtype).min)
+        value = np.clip(value, lowest, np.iinfo(np.int32).max)
     array = _as_array(function, name, value)
     if allow_bool and array.dtype == jnp.bool_:
         return array.astype(jnp.int32)
@@ -104,7 +108,8 @@ def number(
         ")" if high == math.inf else "]"
     )
     if isinstance(value, jax.Array):
-        if value.shape != () or not jnp.issubdtype(value.dtype, jnp.number):
+        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+        if value.shape != () or not real:
             raise ValueError(
                 f"{function}: expected {name} to be a scalar number, got {describe(value)}"
             )

@@ -101,14 +101,17 @@ def attention_logit_statistics(
       mask: bool [T, S]; False means the key is not seen.
 
     Returns:
-      "max_logit" (scalar) and "entropy" [H, T] in nats, 0 for a query that sees one key.
+      "max_logit" (scalar) and "entropy" [H, T] in nats, 0 for a query that sees one key
+      or none.
 
     Raises:
       TypeError, ValueError: as :func:`attention_logits`.
     """
     logits = attention_logits(q, k, mask=mask)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
+    blind = jnp.all(jnp.isneginf(logits), axis=-1, keepdims=True)
+    log_p = jax.nn.log_softmax(jnp.where(blind, 0.0, logits), axis=-1)
     entropy = -jnp.sum(numerics.multiply_no_nan(jnp.exp(log_p), log_p), axis=-1)
+    entropy = jnp.where(blind[..., 0], 0.0, entropy)
     return {"max_logit": jnp.max(logits), "entropy": entropy}
 
 

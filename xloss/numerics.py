@@ -56,6 +56,18 @@ def _exp_jvp(primals, tangents):
 
 
 @jax.custom_jvp
+def square(x: jax.Array) -> jax.Array:
+    """x^2 whose derivative saturates at the greatest finite float, as that of :func:`exp`."""
+    return jnp.square(x)
+
+
+@square.defjvp
+def _square_jvp(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    return square(x), _bounded(2.0 * x) * x_dot
+
+
+@jax.custom_jvp
 def scaled_expm1(rate: jax.Array, x: jax.Array) -> jax.Array:
     """expm1(rate * x) / rate, with its limit x at rate = 0.
 
@@ -107,6 +119,25 @@ def multiply_no_nan(weight: jax.Array, x: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
+def tempered(z: jax.Array, temperature: jax.Array) -> jax.Array:
+    """z / temperature, where a logit that is not finite has derivative 0 in the temperature.
+
+    That derivative is proportional to the logit; at a masked class (-inf) or a masked example
+    (anything) it would turn the 0 that comes back from the loss into NaN.
+    """
+    return z / temperature
+
+
+@tempered.defjvp
+def _tempered_jvp(primals, tangents):
+    z, temperature = primals
+    z_dot, temperature_dot = tangents
+    finite = jnp.where(jnp.isfinite(z), z, jnp.zeros_like(z))
+    slope = -finite / jnp.square(temperature)
+    return tempered(z, temperature), z_dot / temperature + slope * temperature_dot
+
+
+@jax.custom_jvp
 def max_last(x: jax.Array) -> jax.Array:
     """Maximum over the last axis; ties share the gradient equally.
 
@@ -141,8 +172,9 @@ def take_last(x: jax.Array, index: jax.Array) -> jax.Array:
     Returns:
       Float [...].
     """
-    # Gathers wrap negative indices: send them where "fill" answers NaN.
-    index = jnp.where(index < 0, x.shape[-1], index)[..., None]
+    # Gathers wrap negative indices and those beyond 32 bits: send them where "fill" answers NaN.
+    outside = (index < 0) | (index >= x.shape[-1])
+    index = jnp.where(outside, x.shape[-1], index)[..., None]
     taken = jnp.take_along_axis(x, index, axis=-1, mode="fill", fill_value=jnp.nan)
     return taken[..., 0]
 

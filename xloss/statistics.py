@@ -200,7 +200,7 @@ def binary_statistics(
 
 
 def as_statistics(
-    scores: Array | LogitStatistics, labels: Array | None = None, where: Array | None = None
+    scores: Scores, labels: ArrayLike | None = None, where: ArrayLike | None = None
 ) -> LogitStatistics:
     """The first line of a loss body: statistics from logits, or the statistics as they are.
 
@@ -209,16 +209,18 @@ def as_statistics(
     repair a NaN gradient inside the provider, so give the provider the same mask.
 
     Args:
-      scores: logits [..., K] or LogitStatistics, as checked by :func:`check_scores`.
+      scores: logits [..., K] or LogitStatistics.
       labels: integer [...]; None with statistics.
       where: bool [...] or None.
 
     Returns:
       LogitStatistics [...].
+
+    Raises:
+      TypeError, ValueError: as :func:`check_scores`.
     """
+    scores, labels, where = check_scores("as_statistics", scores, labels, where)
     if not isinstance(scores, LogitStatistics):
-        if labels is None:
-            raise TypeError("as_statistics: expected labels beside logits, got None")
         return _of_logits(scores, labels, where)
     if where is None:
         return scores
@@ -299,9 +301,8 @@ def _check_logits(function, logits, labels, where):
 def _at_temperature(logits, labels, where, temperature):
     logits = numerics.promote(logits)
     temperature = numerics.scalar(temperature, logits)
-    return dataclasses.replace(
-        _of_logits(logits / temperature, labels, where), temperature=temperature
-    )
+    scaled = numerics.tempered(logits, temperature)
+    return dataclasses.replace(_of_logits(scaled, labels, where), temperature=temperature)
 
 
 def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatistics:

@@ -45,6 +45,7 @@ def bind(surrogate: Surrogate, **hyperparameters: Any) -> jax.tree_util.Partial:
 
     Raises:
       TypeError: surrogate is not callable, or a value is not a number.
+      ValueError: a value out of range, for the surrogates of this module.
 
     Example:
       >>> import jax.numpy as jnp
@@ -55,7 +56,12 @@ def bind(surrogate: Surrogate, **hyperparameters: Any) -> jax.tree_util.Partial:
     if not callable(surrogate):
         raise TypeError(f"bind: expected surrogate to be callable, got {surrogate!r}")
     name = getattr(surrogate, "__name__", "surrogate")
-    bound = {key: checks.number(name, key, value) for key, value in hyperparameters.items()}
+    # Inside a jitted loss the numbers are traced: here is the last place to check their range.
+    ranges = _RANGES if SURROGATES.get(name) is surrogate else {}
+    bound = {
+        key: checks.number(name, key, value, **ranges.get(key, {}))
+        for key, value in hyperparameters.items()
+    }
     return jax.tree_util.Partial(surrogate, **bound)
 
 
@@ -85,18 +91,18 @@ def hinge(margin: ArrayLike) -> Array:
 
 def squared_hinge(margin: ArrayLike) -> Array:
     """max(0, 1 - m)^2. Convex, calibrated."""
-    return jnp.square(jax.nn.relu(1.0 - _margin("squared_hinge", margin)))
+    return numerics.square(jax.nn.relu(1.0 - _margin("squared_hinge", margin)))
 
 
 def squared(margin: ArrayLike) -> Array:
     """(1 - m)^2: least squares on +-1 labels; punishes margins above 1. Convex, calibrated."""
-    return jnp.square(1.0 - _margin("squared", margin))
+    return numerics.square(1.0 - _margin("squared", margin))
 
 
 def sigmoid(margin: ArrayLike, *, slope: ArrayLike = 1.0) -> Array:
     """1 - tanh(slope m), in (0, 2). Bounded, not convex, calibrated. slope > 0."""
     margin = _margin("sigmoid", margin)
-    slope = _hyper("sigmoid", "slope", slope, margin, low=0.0, open_low=True)
+    slope = _hyper("sigmoid", "slope", slope, margin)
     # 1 - tanh(t) = 2 sigmoid(-2t) without the cancellation at large t.
     return 2.0 * jax.nn.sigmoid(-2.0 * slope * margin)
 
@@ -104,7 +110,7 @@ def sigmoid(margin: ArrayLike, *, slope: ArrayLike = 1.0) -> Array:
 def rho_margin(margin: ArrayLike, *, rho: ArrayLike = 1.0) -> Array:
     """min(max(0, 1 - m / rho), 1): the ramp of margin bounds. Not convex, calibrated. rho > 0."""
     margin = _margin("rho_margin", margin)
-    rho = _hyper("rho_margin", "rho", rho, margin, low=0.0, open_low=True)
+    rho = _hyper("rho_margin", "rho", rho, margin)
     return jnp.clip(1.0 - margin / rho, 0.0, 1.0)
 
 
@@ -127,15 +133,19 @@ def tangent(margin: ArrayLike) -> Array:
 def comp_sum(margin: ArrayLike, *, tau: ArrayLike = 1.0) -> Array:
     """(p^(tau-1) - 1) / (1 - tau), p = sigmoid(m); see ``classification.comp_sum``. tau >= 0."""
     margin = _margin("comp_sum", margin)
-    tau = _hyper("comp_sum", "tau", tau, margin, low=0.0)
+    tau = _hyper("comp_sum", "tau", tau, margin)
     return numerics.scaled_expm1(1.0 - tau, numerics.nats(margin))
 
 
 def focal(margin: ArrayLike, *, gamma: ArrayLike = 2.0) -> Array:
     """(1 - p)^gamma (-log p) with p = sigmoid(m); see ``classification.focal``. gamma >= 0."""
     margin = _margin("focal", margin)
-    gamma = _hyper("focal", "gamma", gamma, margin, low=0.0)
-    return numerics.power(-numerics.nats(-margin), gamma) * numerics.nats(margin)
+    gamma = _hyper("focal", "gamma", gamma, margin)
+    # Where p is 0 to any precision the factor is 1; its derivative would form 0 * inf.
+    hopeless = margin < -200.0
+    safe = jnp.where(hopeless, jnp.zeros_like(margin), margin)
+    focused = numerics.power(-numerics.nats(-safe), gamma) * numerics.nats(safe)
+    return jnp.where(hopeless, numerics.nats(margin), focused)
 
 
 def inv_hinge(margin: ArrayLike) -> Array:
@@ -174,13 +184,21 @@ SURROGATES: dict[str, Callable[..., Array]] = {
     )
 }
 
+#: The legal values of the hyperparameters above, whichever surrogate has them.
+_RANGES: dict[str, dict[str, Any]] = {
+    "slope": {"low": 0.0, "open_low": True},
+    "rho": {"low": 0.0, "open_low": True},
+    "tau": {"low": 0.0},
+    "gamma": {"low": 0.0},
+}
+
 
 def _margin(name: str, margin: ArrayLike) -> Array:
     return numerics.promote(checks.floating(name, "margin", margin))
 
 
-def _hyper(name: str, argument: str, value: ArrayLike, margin: Array, **interval: Any) -> Array:
-    return numerics.scalar(checks.number(name, argument, value, **interval), margin)
+def _hyper(name: str, argument: str, value: ArrayLike, margin: Array) -> Array:
+    return numerics.scalar(checks.number(name, argument, value, **_RANGES[argument]), margin)
 
 
 def _hinge_with_tail(name: str, margin: ArrayLike, tail: Callable[[Array], Array]) -> Array:

@@ -79,4 +79,5 @@ def log_partition_penalty(
 def _penalty(scores, labels, coef, where):
     stats = as_statistics(scores, labels, where)
     log_z = stats.log_partition
-    return numerics.masked(numerics.scalar(coef, log_z) * jnp.square(log_z), where)
+    # Not coef times the square, which overflows where the penalty does not.
+    return numerics.masked((numerics.scalar(coef, log_z) * log_z) * log_z, where)
