@@ -141,13 +141,8 @@ def _soft_cross_entropy(logits, probabilities, where):
     double = jnp.float64 in (logits.dtype, probabilities.dtype)
     dtype = jnp.float64 if double else jnp.float32
     z, q = logits.astype(dtype), probabilities.astype(dtype)
-    # With c = max z, -log p_k = (c - z_k) + log sum_j exp(z_j - c): only the second term can be
-    # tiny, and it is log1p of the classes other than the greatest.
-    top = jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=jnp.bool_)
-    shift = jax.lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True))
-    below = jnp.where(jnp.isneginf(z), z, z - shift)
-    beside = jnp.sum(jnp.where(top, 0.0, jnp.exp(below)), axis=-1)
-    greatest = jnp.sum(jnp.where(top, below, 0.0), axis=-1)  # 0, kept for its gradient
-    tail = jnp.log1p(beside + jnp.expm1(greatest))
-    cost = jnp.sum(numerics.multiply_no_nan(q, -below), axis=-1)
-    return numerics.masked(cost + jnp.sum(q, axis=-1) * tail, where)
+    # With t the greatest logit, -log p_k = (z_t - z_k) + (-log p_t): only the second term can be
+    # tiny, and the log-odds of t keep its digits.
+    stats = as_statistics(z, jnp.argmax(z, axis=-1))
+    cost = jnp.sum(numerics.multiply_no_nan(q, stats.target[..., None] - z), axis=-1)
+    return numerics.masked(cost + jnp.sum(q, axis=-1) * numerics.nats(stats.log_odds), where)
