@@ -4,8 +4,9 @@
 A checkpoint holds the train state (parameters, optimizer, PRNG key, step) and the data iterator's
 position, so that a resumed run continues bit for bit. Orbax restores a flipped bit without a word;
 therefore every finished step gets a manifest of SHA-256 sums, written last and checked before
-anything is restored. A step without a manifest was cut off and counts as not there; a step that
-does not match its manifest is damaged, is named, and the one before it is used.
+anything is restored, and an older step is deleted only then. A newest step without a manifest was
+cut off and counts as not there; any other that does not match its manifest is damaged. Either is
+named, and the one before it is used.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from experiments.errors import BadInput
+from experiments.sharding import wait_for_main
 
 
 class Checkpoints:
@@ -32,7 +34,9 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, *, keep: int = 3):
         self._root = Path(workdir).resolve() / "checkpoints"
         self._manifests = Path(workdir).resolve() / "manifests"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._keep = keep
+        # Orbax would delete an old step as soon as the new one is written, before it is sealed.
+        options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
         self._manager = ocp.CheckpointManager(self._root, options=options)
         self._unsealed: int | None = None
 
@@ -56,6 +60,8 @@ class Checkpoints:
     def seal(self, *, wait: bool = True) -> None:
         """Writes the manifest of the step being saved, once all its files are there.
 
+        Then, and only then, steps beyond the number to keep are deleted.
+
         Args:
           wait: whether to wait for the files; otherwise returns at once if they are not there.
         """
@@ -64,21 +70,23 @@ class Checkpoints:
         self._manager.wait_until_finished()
         if jax.process_index() == 0:
             self._manifests.mkdir(exist_ok=True)
-            step = self._unsealed
-            temporary = self._manifests / f"{step}.partial"
-            temporary.write_text(json.dumps(_sums(self._root / str(step)), indent=1) + "\n")
-            os.replace(temporary, self._manifest(step))
-            self._manager.reload()
-            kept = {str(s) for s in self._manager.all_steps()}
-            for old in self._manifests.glob("*.json"):
-                if old.stem not in kept:
-                    old.unlink()
+            partial = self._manifests / f"{self._unsealed}.partial"
+            sums = _sums(self._root / str(self._unsealed))
+            partial.write_text(json.dumps(sums, indent=1) + "\n")
+            os.replace(partial, self._manifest(self._unsealed))
+            for old in self.steps()[: -self._keep]:
+                self._delete(old)
         self._unsealed = None
 
     def steps(self) -> list[int]:
-        """Sealed steps, ascending; they may still be damaged."""
+        """Steps that have been written, ascending; the last may lack its manifest."""
         self._manager.reload()
-        return sorted(step for step in self._manager.all_steps() if self._manifest(step).exists())
+        return sorted(self._manager.all_steps())
+
+    @staticmethod
+    def sealed(workdir: str | os.PathLike) -> list[int]:
+        """Steps that have a manifest, ascending; looked up without opening anything."""
+        return sorted(int(path.stem) for path in (Path(workdir) / "manifests").glob("*.json"))
 
     def restore(
         self, state: Any, iterator: Any | None, *, step: int | None = None
@@ -94,18 +102,25 @@ class Checkpoints:
           (step, state), or None if nothing was ever saved.
 
         Raises:
-          BadInput: checkpoints are there, but none is sound; or not of this model.
+          BadInput: no such step; checkpoints are there, but none is sound, or not of this model.
         """
         import grain
 
-        candidates = self.steps() if step is None else [step]
+        found = self.steps()
+        if step is not None and step not in found:
+            raise BadInput(
+                f"--checkpoint: expected one of {', '.join(map(str, found)) or 'none'}, got {step}"
+            )
         damaged = []
-        for candidate in reversed(candidates):
+        for candidate in reversed(found) if step is None else [step]:
+            if candidate == found[-1] and not self._manifest(candidate).exists():
+                print(f"checkpoint {candidate}: left out, it was cut off", flush=True)
+                continue
             if reason := self._damage(candidate):
-                print(f"checkpoint {candidate}: {reason}", flush=True)
+                print(f"checkpoint {candidate}: left out, {reason}", flush=True)
                 damaged.append(candidate)
                 continue
-            items = {"state": ocp.args.StandardRestore(state)}
+            items: dict[str, Any] = {"state": ocp.args.StandardRestore(state)}
             if iterator is not None:
                 items["data"] = grain.checkpoint.CheckpointRestore(iterator)
             try:
@@ -119,17 +134,20 @@ class Checkpoints:
             return candidate, restored["state"]
         if damaged:
             raise BadInput(
-                f"{self._root}: none of the checkpoints {damaged[::-1]} can be trusted; start "
-                "again with --overwrite, or put back a copy"
+                f"{self._root}: expected a sound checkpoint, got damage in all that are left "
+                f"({', '.join(map(str, damaged[::-1]))}); put back a copy, or start again with "
+                "--overwrite"
             )
         return None
 
     def forget_after(self, step: int) -> None:
-        """Deletes checkpoints later than ``step``: cut off or damaged, they would be in the way."""
-        for later in self._manager.all_steps():
-            if later > step:
-                self._manager.delete(later)
-                self._manifest(later).unlink(missing_ok=True)
+        """Deletes checkpoints later than `step`: cut off or damaged, they would be in the way."""
+        if jax.process_index() == 0:
+            for later in self.steps():
+                if later > step:
+                    self._delete(later)
+        wait_for_main("checkpoints")
+        self._manager.reload()
 
     def reached_preemption(self, step: int) -> bool:
         """Whether the job is being preempted; every process gets the same answer at a step."""
@@ -139,6 +157,11 @@ class Checkpoints:
         """Finishes what is being saved."""
         self.seal()
         self._manager.close()
+
+    def _delete(self, step: int) -> None:
+        # The manifest goes first: a step that is half deleted must not look whole.
+        self._manifest(step).unlink(missing_ok=True)
+        shutil.rmtree(self._root / str(step))
 
     def _manifest(self, step: int) -> Path:
         return self._manifests / f"{step}.json"

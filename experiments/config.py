@@ -5,10 +5,9 @@
 that names the flag, what was expected and the nearest match.
 """
 
-import difflib
-import importlib.util
 import json
 import re
+import runpy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ import optax
 from ml_collections import ConfigDict
 
 import xloss
+from experiments.configs.common import base_config
 from experiments.data import Dataset
+from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.rundir import flatten
 from xloss import catalogue
@@ -48,12 +49,6 @@ _RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
     "optimizer.weight_decay": ((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
     "optimizer.clip_norm": ((int, float), "a number > 0", lambda v: v > 0),
 }
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?" with the closest known name, or nothing."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else ""
 
 
 def locate(config: str) -> str:
@@ -89,15 +84,20 @@ def load_file(located: str) -> ConfigDict:
       BadInput: the file cannot be imported, or its get_config fails.
     """
     path, _, variant = located.partition(":")
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        return module.get_config(variant) if variant else module.get_config()
+        get_config = runpy.run_path(path)["get_config"]
+        config = get_config(variant) if variant else get_config()
     except BadInput:
         raise
+    except KeyError as error:
+        raise BadInput(f"--config: {path}: expected a function get_config, got none") from error
     except Exception as error:
         raise BadInput(f"--config: {path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise BadInput(
+            f"--config: {path}: expected a ConfigDict from get_config, got {type(config).__name__}"
+        )
+    return config
 
 
 def check_overrides(overrides: Sequence[str], config: ConfigDict) -> None:
@@ -107,10 +107,13 @@ def check_overrides(overrides: Sequence[str], config: ConfigDict) -> None:
       overrides: keys such as "loss.tau".
       config: the config file's own values.
     """
-    known = dict(_all_keys(config.to_dict()))
+    plain = config.to_dict()
     for key in overrides:
-        if key not in known:
-            raise BadInput(f"--config.{key}: no such key{nearest(key, known)}")
+        _check_key(key, plain)
+        if isinstance(dict(_all_keys(plain))[key], Mapping):
+            raise BadInput(
+                f"--config.{key}: expected one of its keys, as in --config.{key}.name=..."
+            )
 
 
 def resolved(config: ConfigDict) -> dict[str, Any]:
@@ -122,6 +125,13 @@ def resolved(config: ConfigDict) -> dict[str, Any]:
     return plain
 
 
+def from_resolved(plain: Mapping[str, Any]) -> ConfigDict:
+    """The config that :func:`resolved` made plain data of."""
+    optimizer = dict(plain["optimizer"])
+    optimizer["clip_norm"] = float(optimizer["clip_norm"])
+    return ConfigDict({**plain, "optimizer": optimizer})
+
+
 def validate(config: ConfigDict) -> None:
     """Checks everything that needs neither data nor compiling.
 
@@ -129,6 +139,10 @@ def validate(config: ConfigDict) -> None:
       BadInput: the first value that is wrong.
     """
     values = dict(_all_keys(config.to_dict()))
+    known = base_config().to_dict()
+    for key in values:
+        if not key.startswith(("model.", "loss.")):  # which know their own
+            _check_key(key, known)
     for key, (kind, words, legal) in _RULES.items():
         if key not in values:
             raise BadInput(f"--config.{key}: expected {words}, got nothing")
@@ -163,7 +177,7 @@ def resolve_loss(
     try:
         entry, arguments = catalogue.resolve(spec)
     except (ValueError, TypeError) as error:
-        raise BadInput(f"--config.loss: {_first_line(error)}") from error
+        raise _refused(error, spec) from error
     if "probabilities" in entry.needs:
         raise BadInput(
             f"--config.loss.name: expected a loss of integer labels, got {entry.name!r} (its "
@@ -183,7 +197,7 @@ def resolve_loss(
             lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0))[0], scores, labels
         )
     except (ValueError, TypeError) as error:
-        raise BadInput(f"--config.loss: {_first_line(error)}") from error
+        raise _refused(error, spec) from error
     return entry, arguments
 
 
@@ -253,5 +267,27 @@ def _all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield from _all_keys(value, f"{prefix}{key}.")
 
 
-def _first_line(error: Exception) -> str:
-    return re.sub(r"^catalogue: ", "", str(error).strip().splitlines()[0])
+def _check_key(key: str, tree: Mapping[str, Any]) -> None:
+    """Raises BadInput unless a nested mapping has a key such as "optimizer.name"."""
+    group, _, leaf = key.rpartition(".")
+    level: Any = tree
+    for part in group.split(".") if group else ():
+        level = level.get(part) if isinstance(level, Mapping) else None
+    if not isinstance(level, Mapping):
+        _check_key(group, tree)  # the group is what is wrong
+        raise BadInput(
+            f"--config.{key}: expected --config.{group}=..., which has no keys of its own"
+        )
+    if leaf not in level:
+        hint = nearest(leaf, level)
+        near = hint.replace("mean '", f"mean '{group}." if group else "mean '")
+        raise BadInput(f"--config.{key}: no such key{near or '; known: ' + ', '.join(level)}")
+
+
+def _refused(error: Exception, spec: Mapping[str, Any]) -> BadInput:
+    """A loss's own message, with the flag of the hyperparameter that it is about."""
+    text = re.sub(r"^(catalogue|surrogates): ", "", str(error).strip().splitlines()[0])
+    about = (key for key in spec if re.search(rf"expected {key}\b|got '{key}'|\b{key}=", text))
+    values = (key for key, value in spec.items() if f"got {value!r}" in text)
+    key = next(about, None) or next(values, None)
+    return BadInput(f"--config.loss{'.' + key if key else ''}: {text}")

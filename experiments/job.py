@@ -19,10 +19,11 @@ from ml_collections import ConfigDict
 import xloss
 from experiments import data, models, sharding
 from experiments.config import losses_of, make_optimizer, resolve_loss, validate
+from experiments.errors import BadInput
 from xloss.catalogue import Entry
 
 State = dict[str, Any]
-#: state["first_bad"] while every loss and gradient so far was finite.
+#: state["first_bad"] while every loss, gradient and parameter so far was finite.
 ALL_FINITE = -1
 
 
@@ -50,6 +51,16 @@ class Job:
     init: Callable[[jax.Array], State]
     step: Any
     predict: Any
+
+    def train_batches(self) -> Any:
+        """This process's rows of the training batches: a grain iterator, before any of them."""
+        return data.train_iterator(
+            self.dataset.train,
+            batch_size=self.config.data.batch_size,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
 
     def abstract_state(self) -> State:
         """Shapes, dtypes and shardings of the state, for restoring and compiling."""
@@ -110,13 +121,14 @@ def build(config: ConfigDict) -> Job:
             return xloss.reduce(losses), stats
 
         (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state["params"])
-        norm = optax.global_norm(gradient)
         updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
         count = state["step"] + 1
-        fine = jnp.isfinite(loss) & jnp.isfinite(norm) | (state["first_bad"] != ALL_FINITE)
+        # Parameters too: a step can overflow them while its own loss is still finite.
+        fine = _all_finite((loss, gradient, params)) | (state["first_bad"] != ALL_FINITE)
         new_state = {
             "step": count,
-            "params": optax.apply_updates(state["params"], updates),
+            "params": params,
             "optimizer": optimizer_state,
             "key": state["key"],
             "first_bad": jnp.where(fine, state["first_bad"], count),
@@ -124,7 +136,7 @@ def build(config: ConfigDict) -> Job:
         metrics = {
             "loss": loss,
             "accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype),
-            "gradient_norm": norm,
+            "gradient_norm": optax.global_norm(gradient),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
             "first_bad": new_state["first_bad"],
         }
@@ -151,6 +163,10 @@ def build(config: ConfigDict) -> Job:
     )
 
 
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def scores_of(job: Job, params: Any, split: str) -> dict[str, np.ndarray]:
     """Scores of a whole split on the host, in order: {"scores", "labels", "index"}.
 
@@ -158,6 +174,9 @@ def scores_of(job: Job, params: Any, split: str) -> dict[str, np.ndarray]:
       job: the job.
       params: parameters, replicated over the mesh.
       split: "train", "validation" or "test".
+
+    Raises:
+      BadInput: a label of the split is outside [0, K).
     """
     parts: dict[str, list[np.ndarray]] = {"scores": [], "label": [], "index": []}
     batches = data.eval_batches(
@@ -173,4 +192,10 @@ def scores_of(job: Job, params: Any, split: str) -> dict[str, np.ndarray]:
         for name, rows in parts.items():
             rows.append(host[name][host["where"]])
     whole = {name: np.concatenate(rows) for name, rows in parts.items()}
-    return {"scores": whole["scores"], "labels": whole["label"], "index": whole["index"]}
+    labels, classes = whole["label"], job.dataset.num_classes
+    if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
+        raise BadInput(
+            f"config.data: expected labels in [0, {classes}), got {labels[wrong[0]]} for example "
+            f"{whole['index'][wrong[0]]} of the {split} split"
+        )
+    return {"scores": whole["scores"], "labels": labels, "index": whole["index"]}

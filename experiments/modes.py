@@ -14,23 +14,35 @@ from ml_collections import ConfigDict
 
 from experiments import workdir
 from experiments.checkpoint import Checkpoints
-from experiments.config import differences, resolved
+from experiments.config import resolved
 from experiments.errors import BadInput
-from experiments.job import Job, build, scores_of
-from experiments.metrics import MetricWriter, evaluation_metrics
-from experiments.report import write_report
-from experiments.train import NonFinite, mean_loss
+from experiments.job import Job, build
+from experiments.train import NonFinite, evaluate_split
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> str:
-    """The resolved config and what a run of it would do; nothing is compiled or written."""
+    """The resolved config and what a run of it would do; nothing is compiled or written.
+
+    Raises:
+      BadInput: whatever would keep that run from starting.
+    """
     job = build(config)
+    job.train_batches()
     steps = config.steps if max_steps is None else min(max_steps, config.steps)
     sizes = [len(getattr(job.dataset, split)) for split in ("train", "validation", "test")]
     leaves = jax.tree.leaves(job.abstract_state()["params"])
     count = sum(int(np.prod(leaf.shape)) for leaf in leaves)
+    where = "none given"
+    if directory is not None:
+        sealed = Checkpoints.sealed(directory)
+        where = f"{directory}, " + (f"checkpoints of steps {sealed}" if sealed else "no checkpoint")
+        if (Path(directory) / workdir.CONFIG).exists():
+            workdir.check_owner(
+                Path(directory), resolved(config), workdir.read_config(Path(directory))
+            )
+    epochs = steps * config.data.batch_size / sizes[0]
     lines = [
         json.dumps(resolved(config), indent=2),
         "",
@@ -40,68 +52,67 @@ def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> st
         f"{job.dataset.num_classes} classes",
         f"model      {config.model.name}, {count:,} parameters",
         f"mesh       {dict(job.mesh.shape)} on {jax.devices()[0].device_kind}",
-        f"steps      {steps} of {config.steps}, {steps * config.data.batch_size / sizes[0]:.1f} "
-        "epochs",
-        f"workdir    {directory or 'none given'}",
+        f"steps      {steps} of {config.steps}, {epochs:.1f} epochs",
+        f"workdir    {where}",
     ]
     return "\n".join(lines)
 
 
-def restore(config: ConfigDict, directory: str) -> tuple[Job, int, Any]:
-    """(job, step, parameters) of the newest sound checkpoint in a workdir.
+def restore(config: ConfigDict, directory: str, step: int | None) -> tuple[Job, int, Any]:
+    """(job, step, parameters) of a workdir's newest sound checkpoint, or of the one of a step.
 
     Raises:
-      BadInput: the workdir belongs to another config, or holds no checkpoint.
+      BadInput: the workdir belongs to another config, or holds no such checkpoint.
     """
     root = Path(directory)
-    path = root / workdir.CONFIG
-    if not path.exists():
-        raise BadInput(f"--workdir: expected the directory of a run, got {root}: no {path.name}")
-    if changed := differences(resolved(config), json.loads(path.read_text())):
-        raise BadInput(f"--workdir: {root} belongs to another config ({'; '.join(changed)})")
+    workdir.check_owner(root, resolved(config), workdir.read_config(root))
     job = build(config)
     with contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints:
-        found = checkpoints.restore(job.abstract_state(), None)
+        found = checkpoints.restore(job.abstract_state(), None, step=step)
     if found is None:
-        raise BadInput(f"--workdir: no checkpoint in {root}")
-    step, state = found
-    return job, step, state["params"]
+        raise BadInput(f"--workdir: expected a run with a checkpoint, got none in {root}")
+    return job, found[0], found[1]["params"]
 
 
-def evaluate(config: ConfigDict, directory: str) -> str:
-    """Evaluates the newest checkpoint on validation and test, and writes the report again."""
-    job, step, params = restore(config, directory)
-    root, is_main = Path(directory), jax.process_index() == 0
-    with contextlib.closing(MetricWriter(root, is_main=is_main, resume_step=None)) as writer:
-        for split in ("validation", "test"):
-            found = scores_of(job, params, split)
-            scores = evaluation_metrics(found["scores"], found["labels"], job.dataset.task)
-            if job.entry.exact_gradient and not job.entry.couples_batch:
-                scores["loss"] = mean_loss(job, found)
-            writer.write(step, split, scores)
-            if split == "test" and is_main:
-                workdir.write_evaluation(root, found, job.dataset.task)
-    return f"report: {write_report(root)}" if is_main else ""
+def evaluate(config: ConfigDict, directory: str, step: int | None) -> str:
+    """Evaluates a checkpoint on validation and test, and writes evaluation-STEP.json.
+
+    The run's own metrics and report stay as training left them.
+    """
+    job, step, params = restore(config, directory, step)
+    target = Path(directory) / f"evaluation-{step}.json"
+    found = {split: evaluate_split(job, params, split)[0] for split in ("validation", "test")}
+    if jax.process_index() == 0:
+        plain = {
+            split: {name: value if np.isfinite(value) else str(value) for name, value in m.items()}
+            for split, m in found.items()
+        }
+        workdir.write_json(target, {"step": step, "config": resolved(config), **plain})
+    lines = [f"checkpoint of step {step}: {target}"]
+    for split, scores in found.items():
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
+        lines.append(f"[{split}] {shown}")
+    return "\n".join(lines)
 
 
-def export(config: ConfigDict, directory: str) -> str:
-    """Writes the newest checkpoint's parameters to parameters.npz, names joined by "/".
+def export(config: ConfigDict, directory: str, step: int | None) -> str:
+    """Writes a checkpoint's parameters to parameters.npz, names joined by "/".
 
     No pickle is involved: `numpy.load(path, allow_pickle=False)` reads it anywhere.
     """
-    _, step, params = restore(config, directory)
+    _, step, params = restore(config, directory, step)
     flat = {
-        "/".join(str(key.key) for key in path): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     target = Path(directory) / "parameters.npz"
     if jax.process_index() == 0:
-        np.savez(target, **flat)
+        np.savez(target, allow_pickle=False, **flat)
+        described = {name: {"shape": a.shape, "dtype": str(a.dtype)} for name, a in flat.items()}
         workdir.write_json(
             target.with_suffix(".json"),
-            {"step": step, "config": resolved(config),
-             "parameters": {name: list(value.shape) for name, value in flat.items()}},
-        )  # fmt: skip
+            {"step": step, "config": resolved(config), "parameters": described},
+        )
     return f"{len(flat)} arrays of step {step}: {target} (described in parameters.json)"
 
 
@@ -129,11 +140,10 @@ def compile_report(config: ConfigDict) -> str:
 
 def post_mortem(error: NonFinite, directory: str) -> str:
     """What to look for after a loss that was not finite, and what is left to go on from."""
-    root = Path(directory)
-    steps = sorted(int(path.stem) for path in (root / "manifests").glob("*.json"))
+    steps = Checkpoints.sealed(directory)
     kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
     return (
-        f"run: stopped: {error} ({kept} in {root}). Look for labels outside [0, K), inputs that "
-        "are not finite, a learning rate that is too high, or a loss that overflows (comp_sum with "
-        "tau < 1 grows as p^(tau - 1))."
+        f"run: stopped: {error} ({kept} in {directory}). Look for labels outside [0, K), inputs "
+        "that are not finite, a learning rate that is too high, or a loss that overflows (comp_sum "
+        "with tau < 1 grows as p^(tau - 1))."
     )

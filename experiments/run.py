@@ -6,7 +6,7 @@
   python -m experiments.run --config=digits --workdir=runs/noise \\
       --config.loss.name=comp_sum --config.loss.tau=1.5 --seed=3
   python -m experiments.run --config=my/config.py --workdir=runs/mine --dry_run
-  python -m experiments.run --config=digits --workdir=runs/digits --mode=eval
+  python -m experiments.run --workdir=runs/digits --mode=eval       # the run's own config
   python launch/local.py -n 2 -d 4 -- python -m experiments.run --config=digits --workdir=runs/two
 
 A run that was stopped continues from its last checkpoint when the same command is given again.
@@ -17,12 +17,15 @@ Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 75 preempted 
 saved checkpoint.
 """
 
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.data.options import nearest
 from experiments.errors import BadInput
 
 FINISHED, BAD_INPUT, NOT_FINITE, PREEMPTED = 0, 2, 3, 75
@@ -36,11 +39,18 @@ WORKDIR = flags.DEFINE_string(
 )
 MODE = flags.DEFINE_enum(
     "mode", "train", ["train", "eval", "compile", "export"],
-    "train (or continue); eval: the newest checkpoint on validation and test; compile: the train "
-    "step's bytes, flops and collectives, without running it; export: parameters as .npz.",
+    "train (or continue); eval: a checkpoint on validation and test; compile: the train step's "
+    "bytes, flops and collectives, without running it; export: parameters as .npz. eval and export "
+    "take the workdir's own config where --config is not given.",
+)  # fmt: skip
+CHECKPOINT = flags.DEFINE_integer(
+    "checkpoint", None, "Step of the checkpoint for eval and export; the newest by default.",
+    lower_bound=1,
 )  # fmt: skip
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Remove an earlier run in the workdir first.")
-SEED = flags.DEFINE_integer("seed", None, "Sets config.seed: parameters, batches, draws.")
+SEED = flags.DEFINE_integer(
+    "seed", None, "Sets config.seed: parameters, batches, draws.", 0, 2**31 - 1
+)
 MAX_STEPS = flags.DEFINE_integer(
     "max_steps", None, "Stop after this many steps in all; the schedule keeps config.steps.",
     lower_bound=1,
@@ -68,18 +78,18 @@ def parse(arguments: Sequence[str]) -> list[str]:
             sys.exit(FINISHED)
         return flags.FLAGS(rewrite(flags.FLAGS.read_flags_from_files(list(arguments))))
     except BadInput as error:
-        raise refuse(error) from None
+        raise SystemExit(refuse(error)) from None
     except flags.Error as error:
-        raise refuse(explain(error)) from None
-    except (KeyError, AttributeError, TypeError, ValueError, OSError, SyntaxError) as error:
-        raise refuse(f"--config: {first_line(error)}") from None
+        raise SystemExit(refuse(explain(error))) from None
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise SystemExit(refuse(f"--config: {first_line(error)}")) from None
 
 
 def help_text() -> str:
     """The module's docstring and one paragraph a flag, without absl's own hundred."""
     lines = [(__doc__ or "").strip(), "", "Flags:"]
-    for flag in (CONFIG, WORKDIR, MODE, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN, COORDINATOR,
-                 NUM_PROCESSES, PROCESS_ID):  # fmt: skip
+    for flag in (CONFIG, WORKDIR, MODE, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN,
+                 COORDINATOR, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
         lines.append(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
     lines.append("  --flagfile\n      Read flags from a file, one a line.")
     return "\n".join(lines)
@@ -107,26 +117,24 @@ def rewrite(arguments: list[str]) -> list[str]:
         if is_flag and name.startswith("config."):
             overrides.append(name.removeprefix("config."))
         out.append(argument)
-    if located is None:
-        raise BadInput("--config: expected a config, got none; try --config=digits (or --help)")
-    if overrides:
+    if located is not None:
         configs.check_overrides(overrides, configs.load_file(located))
+    elif overrides or not {"--mode=eval", "--mode=export"} & set(arguments):
+        raise BadInput("--config: expected a config, got none; try --config=digits (or --help)")
     return out
 
 
 def explain(error: Exception) -> str:
-    """absl's message in one line, with the type that a config key wants."""
-    text = str(error).strip()
-    last = text.splitlines()[-1]
-    if "Error whilst parsing config file" in text:
-        return f"--config: {last.split(': ', 1)[-1]}"
-    if last.startswith("flag --config.") and "=" in last:
-        flag, _, why = last.removeprefix("flag ").partition(": ")
-        kinds = {"int()": "an integer", "float": "a number", "boolean": "true or false"}
-        kind = next((words for word, words in kinds.items() if word in why), None)
-        name, _, value = flag.partition("=")
-        return f"{name}: expected {kind}, got {value!r}" if kind else f"{name}: {why}"
-    return last
+    """absl's message in one line: the flag, what it expects, what it got."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}"
+    last = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
+    if not (match := re.match(r"flag (--[\w.]+)=(.*?): (.*)", last)):
+        return last
+    flag, value, why = match.groups()
+    kinds = {"int()": "an integer", "float": "a number", "boolean": "true or false"}
+    kind = next((words for word, words in kinds.items() if word in why), None)
+    return f"{flag}: expected {kind}, got {value!r}" if kind else f"{flag}: {why}, got {value!r}"
 
 
 def first_line(error: Exception) -> str:
@@ -135,62 +143,65 @@ def first_line(error: Exception) -> str:
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 
-def refuse(error: Exception | str) -> SystemExit:
-    """Prints one line and returns the exit for bad input."""
-    print(f"run: {error}", file=sys.stderr)
-    return SystemExit(BAD_INPUT)
+def refuse(error: Exception | str) -> int:
+    """Prints one line and returns the exit code of bad input."""
+    line = " ".join(str(error).split())
+    print(f"run: {'--' if line.startswith('config.') else ''}{line}", file=sys.stderr)
+    return BAD_INPUT
 
 
 def connect() -> None:
     """Starts JAX's multi-controller runtime where several processes share the run."""
-    given = [COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value]
-    if all(value is None for value in given):
+    address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    if address is None and count is None and index is None:
         return
-    if any(value is None for value in given):
+    if address is None or count is None or index is None:
         raise BadInput(
             "--coordinator_address, --num_processes, --process_id: expected all three or none"
         )
-    if PROCESS_ID.value >= NUM_PROCESSES.value:
-        raise BadInput(
-            f"--process_id: expected 0 to {NUM_PROCESSES.value - 1}, got {PROCESS_ID.value}"
-        )
+    if index >= count:
+        raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
     import jax
 
-    jax.distributed.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    jax.distributed.initialize(address, count, index)
 
 
-def dispatch(overrides: Sequence[str]) -> int:
+def dispatch() -> int:
     """Runs the mode that the flags ask for and returns the exit code."""
-    if WORKDIR.value is None and not (DRY_RUN.value or MODE.value == "compile"):
+    mode, directory, config = MODE.value, WORKDIR.value or "", CONFIG.value
+    if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
-    config = CONFIG.value
+    # Imported here: refusing a flag should not wait for flax, orbax and grain.
+    from experiments import modes, workdir
+    from experiments.config import from_resolved
+    from experiments.train import NonFinite, train
+
+    if config is None:
+        config = from_resolved(workdir.read_config(Path(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
     connect()
-    # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import modes
-    from experiments.train import NonFinite, train
-
     if DRY_RUN.value:
-        print(modes.plan(config, WORKDIR.value, MAX_STEPS.value))
-    elif MODE.value == "compile":
+        print(modes.plan(config, directory or None, MAX_STEPS.value))
+    elif mode == "compile":
         print(modes.compile_report(config))
-    elif MODE.value == "eval":
-        print(modes.evaluate(config, WORKDIR.value))
-    elif MODE.value == "export":
-        print(modes.export(config, WORKDIR.value))
+    elif mode == "eval":
+        print(modes.evaluate(config, directory, CHECKPOINT.value))
+    elif mode == "export":
+        print(modes.export(config, directory, CHECKPOINT.value))
     else:
+        given = config_flags.get_override_values(flags.FLAGS["config"])
         try:
             outcome = train(
                 config,
-                WORKDIR.value,
+                directory,
                 max_steps=MAX_STEPS.value,
                 overwrite=OVERWRITE.value,
                 profile=PROFILE.value,
-                overrides=overrides,
+                overrides=[f"config.{key}={value}" for key, value in given.items()],
             )
         except NonFinite as error:
-            print(modes.post_mortem(error, WORKDIR.value), file=sys.stderr)
+            print(modes.post_mortem(error, directory), file=sys.stderr)
             return NOT_FINITE
         return PREEMPTED if outcome.preempted else FINISHED
     return FINISHED
@@ -201,10 +212,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if len(arguments) > 1:
             raise BadInput(f"expected flags only, got {arguments[1]!r}")
-        return dispatch([a for a in sys.argv[1:] if a.lstrip("-").startswith("config.")])
+        return dispatch()
     except BadInput as error:
-        print(f"run: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return refuse(error)
 
 
 if __name__ == "__main__":

@@ -58,3 +58,28 @@ def to_host(array: jax.Array) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def wait_for_main(what: str) -> None:
+    """Returns when every process has come here; `what` names the place."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(what)
+
+
+def agree(problem: str) -> str:
+    """The problem that process 0 has found, on every process; "" if it has found none.
+
+    Args:
+      problem: one line, "" for none; what other processes pass is ignored.
+    """
+    if jax.process_count() == 1:
+        return problem
+    from jax.experimental import multihost_utils
+
+    line = np.zeros(1024, np.uint8)
+    text = problem.encode()[: line.size]
+    line[: len(text)] = np.frombuffer(text, np.uint8)
+    told = multihost_utils.broadcast_one_to_all(line)
+    return bytes(told).rstrip(b"\0").decode(errors="replace")

@@ -12,19 +12,21 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import data, sharding, workdir
+from experiments import sharding, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import losses_of, resolved
+from experiments.errors import BadInput
 from experiments.job import ALL_FINITE, Job, State, build, scores_of
-from experiments.metrics import MetricWriter, Progress, evaluation_metrics
+from experiments.metrics import MetricWriter, Progress, evaluation_metrics, read_metrics
 from experiments.report import write_report
 
 #: Steps of a --profile trace, counted from the first of this process: compiling is left out.
@@ -83,66 +85,53 @@ def train(
     # ---- The job and its directory
     job = build(config)
     root, is_main = Path(directory), jax.process_index() == 0
-    if is_main:
-        workdir.claim(root, resolved(config), overwrite=overwrite)
-    _wait_for_main("workdir")
+    _claim(root, resolved(config), overwrite)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
-
-    with contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints:
+    with (
+        _sigterm() as asked_to_stop,
+        contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints,
+    ):
         # ---- Restore or initialise
-        iterator = data.train_iterator(
-            job.dataset.train,
-            batch_size=config.data.batch_size,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        iterator = job.train_batches()
         restored = checkpoints.restore(job.abstract_state(), iterator)
-        if restored is None:
-            start, state = 0, job.init(jax.random.key(config.seed))
-        else:
-            start, state = restored
-            print(f"continuing from the checkpoint of step {start}", flush=True)
+        start, state = restored or (0, job.init(jax.random.key(config.seed)))
         checkpoints.forget_after(start)
-        writer = MetricWriter(root, is_main=is_main, resume_step=start)
-        record = {
-            **workdir.provenance(overrides),
-            "loss": {
-                field.name: getattr(job.entry, field.name)
-                for field in dataclasses.fields(job.entry)
-                if field.name != "function"
-            },
-            "class_names": list(job.dataset.class_names),
-            "data": {
-                "name": job.dataset.name,
-                "licence": job.dataset.licence,
-                **{s: len(getattr(job.dataset, s)) for s in ("train", "validation", "test")},
-            },
-        }
+        record = workdir.read_record(root)
+        if start >= last and record.get("steps") == start:
+            if is_main:
+                print(f"finished already at step {start}; {_report(root)}", flush=True)
+            return Outcome(start, preempted=False, seconds_per_step=float("nan"))
+        record = workdir.record_of(job, overrides)
         if is_main:
             workdir.write_json(root / workdir.RUN, record)
+            print(_headline(job, record["devices"], start, last), flush=True)
 
-        # ---- Steps
-        with contextlib.closing(writer):
+        # ---- Steps, then the final evaluation
+        with contextlib.closing(MetricWriter(root, is_main=is_main, resume_step=start)) as writer:
             state, outcome = _steps(
-                job, state, iterator, writer, checkpoints, start, last, root if profile else None
+                job,
+                state,
+                iterator,
+                writer,
+                checkpoints,
+                asked_to_stop,
+                range(start + 1, last + 1),
+                root if profile else None,
             )
             if outcome.preempted:
                 return outcome
-            # ---- Final evaluation; nothing to do if a finished run is started again
-            done = start >= last and (root / workdir.EVALUATION).exists()
-            final = None if done else _evaluate(job, state, writer, outcome.step, "test", root)
+            final, scores = evaluate_split(job, state["params"], "test")
+            if not _is_recorded(root, outcome.step, "test"):  # killed right after it, it is
+                writer.write(outcome.step, "test", final)
 
     if is_main:
-        if final is not None:
-            seconds = outcome.seconds_per_step
-            record["steps"] = outcome.step
-            record["seconds_per_step"] = None if np.isnan(seconds) else seconds
-            record["final_metrics"] = {k: v for k, v in final.items() if np.isfinite(v)}
-            workdir.write_json(root / workdir.RUN, record)
-        else:
-            print(f"finished already at step {start}: writing the report again", flush=True)
-        print(f"report: {write_report(root)}", flush=True)
+        workdir.write_evaluation(root, scores, job.dataset.task)
+        seconds = outcome.seconds_per_step
+        record["steps"] = outcome.step
+        record["seconds_per_step"] = None if np.isnan(seconds) else seconds
+        record["final_metrics"] = {k: v for k, v in final.items() if np.isfinite(v)}
+        workdir.write_json(root / workdir.RUN, record)
+        print(_report(root), flush=True)
     return outcome
 
 
@@ -152,31 +141,30 @@ def _steps(
     iterator: Iterator[dict[str, np.ndarray]],
     writer: MetricWriter,
     checkpoints: Checkpoints,
-    start: int,
-    last: int,
+    asked_to_stop: Callable[[], bool],
+    steps: range,
     profile_to: Path | None,
 ) -> tuple[State, Outcome]:
-    config = job.config
-    log = _Log(writer, config.data.batch_size, start)
-    progress = Progress(last, start, jax.process_index() == 0)
-    step, preempted, spent, began = start, False, 0.0, time.perf_counter()
+    config, last = job.config, steps.stop - 1
+    step, preempted, spent, began = steps.start - 1, False, 0.0, time.perf_counter()
+    log = _Log(writer, config.data.batch_size, step)
+    progress = Progress(last, step, jax.process_index() == 0)
     with (
         contextlib.closing(progress),
         jax.set_mesh(job.mesh),
-        _sigterm() as asked_to_stop,
         _profiler(profile_to) as profiler,
     ):
-        for step in range(start + 1, last + 1):
-            profiler(step - start)
+        for step in steps:
+            profiler(step - steps.start)
             batch = sharding.to_devices(next(iterator), job.mesh)
             state, metrics = job.step(state, batch)
-            if step == start + 1:  # compiling is no part of the time per step
+            if step == steps.start:  # compiling is no part of the time per step
                 jax.block_until_ready(metrics)
                 began = time.perf_counter()
                 log.restart_clock(step)
-            progress.update(step)
+            log.write()  # what was kept one step ago: the device has this step to work on meanwhile
+            progress.update(step, **log.shown)
             if step % config.log_every == 0 or step == last:
-                log.write()  # of the step before: the device is at work on this one meanwhile
                 log.keep(step, metrics)
                 checkpoints.seal(wait=False)
 
@@ -188,7 +176,9 @@ def _steps(
             _stop_if_not_finite(state)
             spent += time.perf_counter() - began
             if evaluating:
-                _evaluate(job, state, writer, step, "validation")
+                writer.write(
+                    step, "validation", evaluate_split(job, state["params"], "validation")[0]
+                )
             if preempted or step % config.checkpoint_every == 0 or step == last:
                 writer.flush()
                 checkpoints.save(step, state, iterator)
@@ -200,30 +190,53 @@ def _steps(
             preempted = False  # asked at the last step: the run is finished all the same
             began = time.perf_counter()
             log.restart_clock(step)
-    spent += time.perf_counter() - began
-    taken = step - start - 1
+    taken = step - steps.start
     return state, Outcome(step, preempted, spent / taken if taken > 0 else float("nan"))
 
 
-def _evaluate(
-    job: Job, state: State, writer: MetricWriter, step: int, split: str, root: Path | None = None
-) -> dict[str, float]:
-    found = scores_of(job, state["params"], split)
-    scores = evaluation_metrics(found["scores"], found["labels"], job.dataset.task)
+def evaluate_split(
+    job: Job, params: Any, split: str
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The metrics of a split, and the scores that they were taken from.
+
+    The configured loss is among them where its mean over a split of any size is one.
+    """
+    found = scores_of(job, params, split)
+    metrics = evaluation_metrics(found["scores"], found["labels"], job.dataset.task)
     if job.entry.exact_gradient and not job.entry.couples_batch:
-        scores["loss"] = mean_loss(job, found)
-    writer.write(step, split, scores)
-    if root is not None and jax.process_index() == 0:
-        workdir.write_evaluation(root, found, job.dataset.task)
-    return scores
+        scores, labels = jnp.asarray(found["scores"]), jnp.asarray(found["labels"])
+        losses, _ = losses_of(job.entry, job.arguments, scores, labels, key=jax.random.key(0))
+        metrics["loss"] = float(np.mean(np.asarray(losses, np.float64)))
+    return metrics, found
 
 
-def mean_loss(job: Job, found: dict[str, np.ndarray]) -> float:
-    """The configured loss's mean over a split, from its scores on the host."""
-    losses, _ = losses_of(
-        job.entry, job.arguments, found["scores"], found["labels"], key=jax.random.key(0)
-    )
-    return float(np.mean(np.asarray(losses, np.float64)))
+def _claim(root: Path, config: Mapping[str, Any], overwrite: bool) -> None:
+    """Process 0 claims the workdir for all of them; what it finds wrong is wrong for all."""
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            workdir.claim(root, config, overwrite=overwrite)
+        except BadInput as error:
+            problem = str(error)
+    if problem := sharding.agree(problem):
+        raise BadInput(problem)
+
+
+def _headline(job: Job, devices: str, start: int, last: int) -> str:
+    lines = [f"{job.entry.name} on {job.dataset.name}, {devices}, steps {start + 1} to {last}"]
+    if start:
+        lines[0] += f" (continuing from the checkpoint of step {start})"
+    if not job.entry.exact_gradient:
+        lines.append(f"{job.entry.name}: 'loss' is no loss value, only its gradient means anything")
+    return "\n".join(lines)
+
+
+def _is_recorded(root: Path, step: int, split: str) -> bool:
+    return any(r["step"] == step and r["split"] == split for r in read_metrics(root))
+
+
+def _report(root: Path) -> str:
+    return f"report: {write_report(root)}"
 
 
 def _stop_if_not_finite(state: State) -> None:
@@ -232,10 +245,15 @@ def _stop_if_not_finite(state: State) -> None:
 
 
 class _Log:
-    """Train records, fetched a log interval late so that the device never waits for the host."""
+    """Train records, fetched a step late so that the device never waits for the host.
+
+    Attributes:
+      shown: what to show beside the progress.
+    """
 
     def __init__(self, writer: MetricWriter, batch_size: int, start: int):
         self._writer, self._batch_size = writer, batch_size
+        self.shown: dict[str, float] = {}
         self._kept: tuple[int, dict[str, Any], float] | None = None
         self._since, self._step = time.perf_counter(), start
 
@@ -260,6 +278,8 @@ class _Log:
             values["step_seconds"] = seconds
             values["examples_per_second"] = self._batch_size / seconds
         self._writer.write(step, "train", values)
+        name = "cross_entropy" if "cross_entropy" in values else "loss"
+        self.shown = {name: values[name]}
         if first_bad != ALL_FINITE:
             raise NonFinite(first_bad)
 
@@ -298,10 +318,3 @@ def _profiler(root: Path | None):
     yield tell
     if running:
         jax.profiler.stop_trace()
-
-
-def _wait_for_main(what: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(what)

@@ -5,6 +5,7 @@
 versions, on which devices and how it ended; `evaluation.npz` holds the test scores.
 """
 
+import dataclasses
 import json
 import os
 import platform
@@ -20,15 +21,19 @@ import numpy as np
 from experiments import checkpoint
 from experiments.config import differences
 from experiments.errors import BadInput
+from experiments.job import Job
 from experiments.scoring import true_class_log_odds
 
 CONFIG, RUN, EVALUATION = "config.json", "run.json", "evaluation.npz"
 _PACKAGES = ("xloss", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-_OURS = (CONFIG, RUN, EVALUATION, "metrics.jsonl", "report.html", "report.png")
+#: What `clear` removes beside checkpoints and TensorBoard's events.
+_OURS = (CONFIG, RUN, EVALUATION, "metrics.jsonl", "report.*", "parameters.*", "evaluation-*.json")
 
 
 def claim(workdir: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:
     """Makes a directory the run's own, or finds that it is.
+
+    A run may come back with more steps than it had; every other key must be the same.
 
     Args:
       workdir: created if it is missing.
@@ -42,29 +47,56 @@ def claim(workdir: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:
     try:
         if overwrite:
             clear(workdir)
-        if path.exists():
-            there = json.loads(path.read_text())
-            if changed := differences(config, there):
-                raise BadInput(
-                    f"--workdir: {workdir} belongs to another config ({'; '.join(changed)}); "
-                    "choose another directory or give --overwrite"
-                )
+        if not path.exists():
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(path, config)
             return
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, config)
+        there = read_config(workdir)
+        before, now = there.get("steps"), config["steps"]
+        if isinstance(before, int) and before < now:
+            check_owner(workdir, {**config, "steps": before}, there)
+            write_json(path, config)
+            print(f"config.steps: {before} before, {now} now, and so the schedule", flush=True)
+        else:
+            check_owner(workdir, config, there)
     except OSError as error:
         raise BadInput(f"--workdir: cannot write {workdir}: {error.strerror or error}") from error
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The resolved config that a directory belongs to.
+
+    Raises:
+      BadInput: it is no run's directory, or its config.json is broken.
+    """
+    path = workdir / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise BadInput(
+            f"--workdir: expected the directory of a run, got {workdir}: no {CONFIG} in it"
+        ) from None
     except ValueError as error:
-        raise BadInput(f"--workdir: {path} is no JSON file: {error}; give --overwrite") from error
+        raise BadInput(
+            f"--workdir: expected JSON in {path}, got: {error}; --overwrite starts again"
+        ) from error
+
+
+def check_owner(workdir: Path, config: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    """Raises BadInput, with the keys that differ, unless a directory belongs to this config."""
+    if changed := differences(config, there):
+        raise BadInput(
+            f"--workdir: {workdir} belongs to another config ({'; '.join(changed)}); choose "
+            "another directory or give --overwrite"
+        )
 
 
 def clear(workdir: Path) -> None:
     """Removes what a run wrote, and nothing else that may be there."""
     checkpoint.remove(workdir)
-    for name in _OURS:
-        (workdir / name).unlink(missing_ok=True)
-    for events in (workdir / "tensorboard").glob("events.*"):
-        events.unlink()
+    for pattern in (*_OURS, "tensorboard/events.*"):
+        for path in workdir.glob(pattern):
+            path.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -78,26 +110,42 @@ def write_evaluation(workdir: Path, found: Mapping[str, np.ndarray], task: str) 
     """Writes the test scores with the log-odds of the true class, for the report."""
     log_odds = true_class_log_odds(found["scores"], found["labels"], task)
     partial = workdir / "evaluation.partial.npz"
-    np.savez(partial, log_odds=log_odds, **found)
+    np.savez(partial, allow_pickle=False, log_odds=log_odds, **found)
     os.replace(partial, workdir / EVALUATION)
 
 
-def provenance(overrides: Sequence[str]) -> dict[str, Any]:
-    """Versions, devices, commit and command-line overrides of this process."""
+def record_of(job: Job, overrides: Sequence[str]) -> dict[str, Any]:
+    """What run.json says from the start: versions, devices, commit, overrides, loss and data."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    devices = jax.devices()
+    devices, dataset = jax.devices(), job.dataset
+    entry = {field.name: getattr(job.entry, field.name) for field in dataclasses.fields(job.entry)}
     return {
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "processes": jax.process_count(),
         "commit": _commit(),
         "overrides": list(overrides),
+        "loss": {name: value for name, value in entry.items() if name != "function"},
+        "class_names": list(dataset.class_names),
+        "data": {
+            "name": dataset.name,
+            "licence": dataset.licence,
+            **{split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
+        },
     }
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """run.json, {} if there is none that can be read."""
+    try:
+        return json.loads((workdir / RUN).read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _commit() -> str:

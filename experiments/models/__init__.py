@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small flax NNX models, used functionally: parameters are a plain pytree of arrays.
 
-A model file has a class; `build` turns a config into two pure functions, which is all that the loop
-and the losses ever see. xloss itself knows nothing of models.
+A model file has a class whose constructor raises ValueError("argument: expected ..., got ...").
+`build` turns a config into two pure functions, which is all that the loop and the losses ever see.
+xloss itself knows nothing of models.
 """
 
-import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
 
+from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.models.mlp import MLP
 
@@ -45,23 +47,31 @@ def build(
       BadInput: unknown model, or arguments that its class does not take.
     """
     arguments = dict(config)
-    name = arguments.pop("name")
+    name = arguments.pop("name", None)
     if name not in MODELS:
-        near = difflib.get_close_matches(str(name), MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise BadInput(
-            f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r}{hint}"
+            f"config.model.name: expected one of {', '.join(MODELS)}, got {name!r}"
+            f"{nearest(str(name), MODELS)}"
         )
+    constructor: Callable[..., nnx.Module] = MODELS[name]
+    known = set(inspect.signature(MODELS[name].__init__).parameters)
+    known -= {"self", "input_shape", "num_scores", "rngs"}
+    for key in arguments:
+        if key not in known:
+            raise BadInput(
+                f"config.model.{key}: expected one of {', '.join(sorted(known))} for {name}"
+                f"{nearest(key, known)}"
+            )
 
     def create(key: jax.Array) -> nnx.Module:
-        return MODELS[name](
+        return constructor(
             input_shape=input_shape, num_scores=num_scores, rngs=nnx.Rngs(key), **arguments
         )
 
     try:
         abstract = nnx.eval_shape(lambda: create(jax.random.key(0)))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"config.model: {error}") from error
+    except ValueError as error:
+        raise BadInput(f"config.model.{error}") from error
     graph, _ = nnx.split(abstract)
 
     def init(key: jax.Array) -> Any:

@@ -35,14 +35,15 @@ class MLP(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        if not all(isinstance(width, int) and width > 0 for width in hidden):
-            raise ValueError(f"hidden: expected widths that are integers > 0, got {hidden}")
+        wide = isinstance(hidden, (tuple, list))
+        if not wide or not all(type(width) is int and width > 0 for width in hidden):
+            raise ValueError(f"hidden: expected a tuple of integers > 0, got {hidden!r}")
         if activation not in ACTIVATIONS:
             raise ValueError(
                 f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout}")
+        if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+            raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout!r}")
         widths = (math.prod(input_shape), *hidden)
         for layer, (inputs, outputs) in enumerate(zip(widths, hidden, strict=False)):
             setattr(self, f"hidden_{layer}", nnx.Linear(inputs, outputs, rngs=rngs))
