@@ -8,7 +8,7 @@ that names the flag, what was expected and the nearest match.
 import json
 import re
 import runpy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,12 @@ def load_file(located: str) -> ConfigDict:
     """
     path, _, variant = located.partition(":")
     try:
-        get_config = runpy.run_path(path)["get_config"]
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise BadInput(f"--config: {path}: expected a function get_config, got none")
         config = get_config(variant) if variant else get_config()
     except BadInput:
         raise
-    except KeyError as error:
-        raise BadInput(f"--config: {path}: expected a function get_config, got none") from error
     except Exception as error:
         raise BadInput(f"--config: {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
@@ -100,19 +100,19 @@ def load_file(located: str) -> ConfigDict:
     return config
 
 
-def check_overrides(overrides: Sequence[str], config: ConfigDict) -> None:
-    """Raises BadInput for `--config.a.b=...` where the config has no a.b.
+def check_overrides(overrides: Mapping[str, str], config: ConfigDict) -> None:
+    """Raises BadInput for `--config.a.b=...` where the config has no value a.b.
 
     Args:
-      overrides: keys such as "loss.tau".
+      overrides: keys such as "loss.tau", with what they are set to.
       config: the config file's own values.
     """
     plain = config.to_dict()
-    for key in overrides:
+    for key, value in overrides.items():
         _check_key(key, plain)
         if isinstance(dict(_all_keys(plain))[key], Mapping):
             raise BadInput(
-                f"--config.{key}: expected one of its keys, as in --config.{key}.name=..."
+                f"--config.{key}: expected one of its keys, as in --config.{key}.name={value}"
             )
 
 
@@ -274,10 +274,8 @@ def _check_key(key: str, tree: Mapping[str, Any]) -> None:
     for part in group.split(".") if group else ():
         level = level.get(part) if isinstance(level, Mapping) else None
     if not isinstance(level, Mapping):
-        _check_key(group, tree)  # the group is what is wrong
-        raise BadInput(
-            f"--config.{key}: expected --config.{group}=..., which has no keys of its own"
-        )
+        _check_key(group, tree)  # perhaps the group is what is wrong
+        raise BadInput(f"--config.{key}: no such key; --config.{group} is a value")
     if leaf not in level:
         hint = nearest(leaf, level)
         near = hint.replace("mean '", f"mean '{group}." if group else "mean '")

@@ -30,9 +30,12 @@ from experiments.errors import BadInput
 
 FINISHED, BAD_INPUT, NOT_FINITE, PREEMPTED = 0, 2, 3, 75
 
+#: The command line once `parse` has rewritten it: what ml_collections searches for overrides.
+_REWRITTEN: list[str] = []
+
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A shipped config (digits, digits:quick, breast_cancer) or a .py file.",
-    lock_config=True,
+    lock_config=True, sys_argv=_REWRITTEN,
 )  # fmt: skip
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run: checkpoints, metrics, report. Made if missing."
@@ -76,7 +79,8 @@ def parse(arguments: Sequence[str]) -> list[str]:
         if any(a.lstrip("-").split("=")[0] in ("help", "helpshort", "h") for a in arguments[1:]):
             print(help_text())
             sys.exit(FINISHED)
-        return flags.FLAGS(rewrite(flags.FLAGS.read_flags_from_files(list(arguments))))
+        _REWRITTEN[:] = rewrite(flags.FLAGS.read_flags_from_files(list(arguments)))
+        return flags.FLAGS(_REWRITTEN)
     except BadInput as error:
         raise SystemExit(refuse(error)) from None
     except flags.Error as error:
@@ -99,29 +103,23 @@ def rewrite(arguments: list[str]) -> list[str]:
     """Finds shipped configs by name, and checks every --config.KEY against the config's keys."""
     from experiments import config as configs
 
-    out, overrides, located = [], [], None
-    skip = False
-    for position, argument in enumerate(arguments):
-        if skip:
-            skip = False
-            continue
+    located, overrides, others = None, {}, []
+    pending = iter(arguments[1:])
+    for argument in pending:
         name, equals, value = argument.lstrip("-").partition("=")
-        is_flag = position > 0 and argument.startswith("-")
-        if is_flag and name == "config":
-            if not equals:
-                value = arguments[position + 1] if position + 1 < len(arguments) else ""
-                skip = True
-            located = configs.locate(value)
-            out.append(f"--config={located}")
+        if argument.startswith("-") and name == "config":
+            located = configs.locate(value if equals else next(pending, ""))
             continue
-        if is_flag and name.startswith("config."):
-            overrides.append(name.removeprefix("config."))
-        out.append(argument)
+        if argument.startswith("-") and name.startswith("config."):
+            overrides[name.removeprefix("config.")] = value
+        others.append(argument)
     if located is not None:
         configs.check_overrides(overrides, configs.load_file(located))
-    elif overrides or not {"--mode=eval", "--mode=export"} & set(arguments):
+        # First, since ml_collections refuses overrides of a config that is yet to come.
+        return [arguments[0], f"--config={located}", *others]
+    if overrides or not {"--mode=eval", "--mode=export"} & set(others):
         raise BadInput("--config: expected a config, got none; try --config=digits (or --help)")
-    return out
+    return arguments
 
 
 def explain(error: Exception) -> str:
@@ -159,6 +157,8 @@ def connect() -> None:
         raise BadInput(
             "--coordinator_address, --num_processes, --process_id: expected all three or none"
         )
+    if not re.fullmatch(r"[^\s]+:\d+", address):
+        raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:
         raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
     import jax

@@ -84,6 +84,7 @@ def train(
     """
     # ---- The job and its directory
     job = build(config)
+    iterator = job.train_batches()
     root, is_main = Path(directory), jax.process_index() == 0
     _claim(root, resolved(config), overwrite)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
@@ -92,7 +93,6 @@ def train(
         contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints,
     ):
         # ---- Restore or initialise
-        iterator = job.train_batches()
         restored = checkpoints.restore(job.abstract_state(), iterator)
         start, state = restored or (0, job.init(jax.random.key(config.seed)))
         checkpoints.forget_after(start)
