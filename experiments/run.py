@@ -18,8 +18,11 @@ saved checkpoint.
 """
 
 import re
+import signal
 import sys
+import textwrap
 from collections.abc import Sequence
+from logging import getLogger
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -94,7 +97,9 @@ def help_text() -> str:
     lines = [(__doc__ or "").strip(), "", "Flags:"]
     for flag in (CONFIG, WORKDIR, MODE, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN,
                  COORDINATOR, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
-        lines.append(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
+        indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+        text = textwrap.fill(flags.FLAGS[flag.name].help or "", 88, **indent)
+        lines.append(f"  --{flag.name}\n{text}")
     lines.append("  --flagfile\n      Read flags from a file, one a line.")
     return "\n".join(lines)
 
@@ -166,6 +171,18 @@ def connect() -> None:
     jax.distributed.initialize(address, count, index)
 
 
+def disconnect() -> None:
+    """Leaves together: a process that is gone too early takes the others' last work with it."""
+    if NUM_PROCESSES.value is None:
+        return
+    import jax
+
+    from experiments.sharding import wait_for_main
+
+    wait_for_main("end")
+    jax.distributed.shutdown()
+
+
 def dispatch() -> int:
     """Runs the mode that the flags ask for and returns the exit code."""
     mode, directory, config = MODE.value, WORKDIR.value or "", CONFIG.value
@@ -212,12 +229,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if len(arguments) > 1:
             raise BadInput(f"expected flags only, got {arguments[1]!r}")
-        return dispatch()
+        code = dispatch()
+        disconnect()
+        return code
     except BadInput as error:
         return refuse(error)
+    except KeyboardInterrupt:
+        print("run: interrupted; the same command continues the run", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":
     # Orbax and JAX tell of every file and device they look at; --verbosity=0 brings it back.
     logging.set_verbosity(logging.WARNING)
+    # It warns of every NaN that it is given; the run itself says more.
+    getLogger("tensorboardX").setLevel("ERROR")
     app.run(main, flags_parser=parse)
