@@ -146,6 +146,8 @@ class Checkpoints:
             for later in self.steps():
                 if later > step:
                     self._delete(later)
+            for unfinished in self._root.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished)
         wait_for_main("checkpoints")
         self._manager.reload()
 

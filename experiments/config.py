@@ -126,10 +126,12 @@ def resolved(config: ConfigDict) -> dict[str, Any]:
 
 
 def from_resolved(plain: Mapping[str, Any]) -> ConfigDict:
-    """The config that :func:`resolved` made plain data of."""
-    optimizer = dict(plain["optimizer"])
-    optimizer["clip_norm"] = float(optimizer["clip_norm"])
-    return ConfigDict({**plain, "optimizer": optimizer})
+    """The config that :func:`resolved` made plain data of; what is wrong in it stays so."""
+    config = ConfigDict(dict(plain))
+    optimizer = config.get("optimizer")
+    if isinstance(optimizer, ConfigDict) and optimizer.get("clip_norm") == "inf":
+        config.optimizer = ConfigDict({**optimizer.to_dict(), "clip_norm": np.inf})
+    return config
 
 
 def validate(config: ConfigDict) -> None:
@@ -140,9 +142,14 @@ def validate(config: ConfigDict) -> None:
     """
     values = dict(_all_keys(config.to_dict()))
     known = base_config().to_dict()
-    for key in values:
+    for group in ("data", "model", "loss", "optimizer"):
+        if not isinstance(values.get(group), Mapping):
+            raise BadInput(f"--config.{group}: expected a ConfigDict, got {values.get(group)!r}")
+    for key, value in values.items():
         if not key.startswith(("model.", "loss.")):  # which know their own
             _check_key(key, known)
+        if isinstance(value, float) and key != "optimizer.clip_norm" and np.isinf(value):
+            raise BadInput(f"--config.{key}: expected a finite number, got {value}")
     for key, (kind, words, legal) in _RULES.items():
         if key not in values:
             raise BadInput(f"--config.{key}: expected {words}, got nothing")

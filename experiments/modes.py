@@ -65,8 +65,8 @@ def restore(config: ConfigDict, directory: str, step: int | None) -> tuple[Job, 
       BadInput: the workdir belongs to another config, or holds no such checkpoint.
     """
     root = Path(directory)
-    workdir.check_owner(root, resolved(config), workdir.read_config(root))
     job = build(config)
+    workdir.check_owner(root, resolved(config), workdir.read_config(root))
     with contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints:
         found = checkpoints.restore(job.abstract_state(), None, step=step)
     if found is None:

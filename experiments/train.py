@@ -3,9 +3,9 @@
 
     build the job -> claim the workdir -> restore or initialise -> steps -> final evaluation
 
-A checkpoint is written only when every loss and gradient before it was finite, so the last one is
-always good; a run that was killed continues from it and ends with the same bits as one that was
-not. All files except the checkpoints are written by process 0.
+A checkpoint is written only when every loss, gradient and parameter up to it was finite, so the
+last one is always good; a run that was killed continues from it and ends with the same bits as one
+that was not. All files except the checkpoints are written by process 0.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from experiments.job import ALL_FINITE, Job, State, build, scores_of
 from experiments.metrics import MetricWriter, Progress, evaluation_metrics, read_metrics
 from experiments.report import write_report
 
-#: Steps of a --profile trace, counted from the first of this process: compiling is left out.
-PROFILED = range(10, 20)
+#: A --profile trace: steps left out before it (compiling, warming up), and steps in it.
+PROFILE_AFTER, PROFILED = 10, 10
 
 
 class NonFinite(Exception):
-    """A loss or gradient was NaN or infinite; `step` is the first such step."""
+    """A loss, gradient or parameter was NaN or infinite; `step` is the first such step."""
 
     def __init__(self, step: int):
-        super().__init__(f"the loss or its gradient was not finite at step {step}")
+        super().__init__(f"loss, gradient or updated parameters were not finite at step {step}")
         self.step = step
 
 
@@ -80,7 +80,7 @@ def train(
 
     Raises:
       BadInput: config, data, workdir or checkpoints are not what they should be.
-      NonFinite: a loss or gradient was not finite; the checkpoints before it are kept.
+      NonFinite: something was not finite; the checkpoints before it are kept.
     """
     # ---- The job and its directory
     job = build(config)
@@ -116,7 +116,7 @@ def train(
                 checkpoints,
                 asked_to_stop,
                 range(start + 1, last + 1),
-                root if profile else None,
+                root / "profile" if profile and is_main else None,
             )
             if outcome.preempted:
                 return outcome
@@ -145,17 +145,17 @@ def _steps(
     steps: range,
     profile_to: Path | None,
 ) -> tuple[State, Outcome]:
-    config, last = job.config, steps.stop - 1
+    config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
     step, preempted, spent, began = steps.start - 1, False, 0.0, time.perf_counter()
     log = _Log(writer, config.data.batch_size, step)
-    progress = Progress(last, step, jax.process_index() == 0)
+    progress = Progress(last, step, is_main)
     with (
         contextlib.closing(progress),
         jax.set_mesh(job.mesh),
-        _profiler(profile_to) as profiler,
+        _profiler(profile_to, len(steps)) as profiler,
     ):
         for step in steps:
-            profiler(step - steps.start)
+            profiler(step - steps.start, state)
             batch = sharding.to_devices(next(iterator), job.mesh)
             state, metrics = job.step(state, batch)
             if step == steps.start:  # compiling is no part of the time per step
@@ -185,7 +185,8 @@ def _steps(
                 if preempted or step == last:
                     checkpoints.seal()
             if preempted and step < last:
-                print(f"preempted: saved step {step}", flush=True)
+                if is_main:
+                    print(f"preempted: saved step {step}", flush=True)
                 break
             preempted = False  # asked at the last step: the run is finished all the same
             began = time.perf_counter()
@@ -254,14 +255,11 @@ class _Log:
     def __init__(self, writer: MetricWriter, batch_size: int, start: int):
         self._writer, self._batch_size = writer, batch_size
         self.shown: dict[str, float] = {}
-        self._kept: tuple[int, dict[str, Any], float] | None = None
+        self._kept: tuple[int, dict[str, Any]] | None = None
         self._since, self._step = time.perf_counter(), start
 
     def keep(self, step: int, metrics: dict[str, Any]) -> None:
-        now, steps = time.perf_counter(), step - self._step
-        seconds = (now - self._since) / steps if steps else float("nan")
-        self._kept = (step, metrics, seconds)
-        self._since, self._step = now, step
+        self._kept = (step, metrics)
 
     def restart_clock(self, step: int) -> None:
         """Leaves out the time that compiling, an evaluation or a checkpoint took."""
@@ -271,12 +269,15 @@ class _Log:
         """Writes what was kept; raises NonFinite if it says so."""
         if self._kept is None:
             return
-        (step, metrics, seconds), self._kept = self._kept, None
+        (step, metrics), self._kept = self._kept, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         first_bad = int(values.pop("first_bad"))
-        if seconds == seconds:  # the first step alone has no time without compiling
+        # With the values here the step is over; when it was kept it had only been asked for.
+        if steps := step - self._step:  # the first step alone has no time without compiling
+            seconds = (time.perf_counter() - self._since) / steps
             values["step_seconds"] = seconds
             values["examples_per_second"] = self._batch_size / seconds
+        self.restart_clock(step)
         self._writer.write(step, "train", values)
         name = "cross_entropy" if "cross_entropy" in values else "loss"
         self.shown = {name: values[name]}
@@ -302,18 +303,23 @@ def _sigterm():
 
 
 @contextlib.contextmanager
-def _profiler(root: Path | None):
-    """Yields a function that starts and stops the trace when it is told which step comes."""
+def _profiler(directory: Path | None, steps: int):
+    """Yields a function that starts and stops the trace when it is told which step comes.
+
+    Of a run that is too short for it, all steps but the first are traced.
+    """
+    first = PROFILE_AFTER if steps >= PROFILE_AFTER + PROFILED else 1
     running = False
 
-    def tell(step: int) -> None:
+    def tell(index: int, state: State) -> None:
         nonlocal running
-        if root is not None and step == PROFILED.start:
-            jax.profiler.start_trace(str(root / "profile"))
-            running = True
-        elif running and step == PROFILED.stop:
-            jax.profiler.stop_trace()
-            running = False
+        if directory is not None and index in (first, first + PROFILED):
+            jax.block_until_ready(state)  # steps asked for before belong to the other side
+            if running:
+                jax.profiler.stop_trace()
+            else:
+                jax.profiler.start_trace(str(directory))
+            running = not running
 
     yield tell
     if running:

@@ -51,6 +51,8 @@ def claim(workdir: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
             write_json(path, config)
             return
+        if not os.access(workdir, os.W_OK):
+            raise PermissionError("no permission to write in it")
         there = read_config(workdir)
         before, now = there.get("steps"), config["steps"]
         if isinstance(before, int) and before < now:
@@ -71,7 +73,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / CONFIG
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"{type(content).__name__}, no object")
+        return content
     except FileNotFoundError:
         raise BadInput(
             f"--workdir: expected the directory of a run, got {workdir}: no {CONFIG} in it"
