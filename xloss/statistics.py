@@ -46,7 +46,8 @@ class LogitStatistics:
       provider: the name of the function that made them, static.
 
     A field that the provider does not know is None inside and raises a ValueError when read.
-    It is a pytree: jit, vmap, grad, scan and sharding treat it like a dict of arrays.
+    It is a pytree: jit, vmap, grad, scan and sharding treat it like a dict of arrays, of which
+    temperature is a scalar: an axis or a sharding of the batch is for the other leaves.
     """
 
     log_odds: Any = None
