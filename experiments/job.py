@@ -65,7 +65,7 @@ class Job:
     def abstract_state(self) -> State:
         """Shapes, dtypes and shardings of the state, for restoring and compiling."""
         whole = sharding.replicated(self.mesh)
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        shapes = jax.eval_shape(lambda: self.init(jax.random.key(0)))
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
         )
@@ -136,7 +136,7 @@ def build(config: ConfigDict) -> Job:
         metrics = {
             "loss": loss,
             "accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype),
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
             "first_bad": new_state["first_bad"],
         }

@@ -104,11 +104,12 @@ def _first_failure(
 
 
 def _copy(pipe: TextIO, stream: TextIO, prefix: str) -> None:
-    for line in pipe:
-        # Gloo greets every peer of every device: with more than a few, nothing else is left to see.
-        if not line.startswith("[Gloo] Rank "):
-            stream.write(f"{prefix}{line.rstrip()}\n")
-            stream.flush()
+    with pipe:
+        for line in pipe:
+            # Gloo greets every peer of every device, in half lines too; nothing else would be seen.
+            if "connected peer ranks" not in line:
+                stream.write(f"{prefix}{line.rstrip()}\n")
+                stream.flush()
 
 
 def _thread(target, *arguments) -> threading.Thread:

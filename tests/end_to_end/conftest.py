@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+from experiments import modes
+from experiments.config import from_resolved
 from experiments.metrics import read_metrics
+from experiments.workdir import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What differs between two runs of the same config: times, and nothing else.
@@ -73,14 +77,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         server.stdin.flush()
         return json.loads(server.stdout.readline())
 
-    def start(*arguments: str, devices: int = 1, compiling: bool = True) -> Started:
+    def start(
+        *arguments: str, devices: int = 1, compiling: bool = True, report: bool = False
+    ) -> Started:
         nonlocal count
         count += 1
         out, err = folder / f"{count}.out", folder / f"{count}.err"
         out.touch()
         err.touch()
-        request = {"arguments": arguments, "devices": devices, "compiling": compiling}
-        return Started(ask, ask(request | {"out": str(out), "err": str(err)}), out, err)
+        request = {"arguments": arguments, "devices": devices, "compiling": compiling,
+                   "report": report, "out": str(out), "err": str(err)}  # fmt: skip
+        return Started(ask, ask(request), out, err)
 
     yield start
     server.stdin.close()
@@ -107,10 +114,13 @@ def records(workdir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(workdir)]
 
 
-def scores(workdir: Path) -> np.ndarray:
-    """The test scores: a function of the last parameters alone."""
-    with np.load(workdir / "evaluation.npz", allow_pickle=False) as arrays:
-        return arrays["scores"]
+def parameters(workdir: Path) -> dict[str, np.ndarray]:
+    """The parameters of the newest checkpoint, by their path."""
+    _, _, found = modes.restore(from_resolved(read_config(workdir)), str(workdir), None)
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(found)
+    }
 
 
 def _alive(pid: int) -> bool:

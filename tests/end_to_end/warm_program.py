@@ -4,12 +4,14 @@
 Half of a short run's time is importing flax, orbax, grain and matplotlib; here that is paid once.
 Each line on stdin is a JSON request, each is answered by a line:
 
-    {"arguments": [...], "devices": 1, "compiling": true, "out": PATH, "err": PATH}  -> process id
-    {"wait": ID}                                                   -> exit code, -N for signal N
+    {"arguments": [...], "devices": 1, "compiling": true, "report": false,
+     "out": PATH, "err": PATH}                            -> the process's id
+    {"wait": ID}                                          -> its exit code, -N for signal N
 
 A request forks: the new process is `python -m experiments.run ARGUMENTS` from there on, with its
-own flags, its own JAX backend (none is started here) and its own end. With "compiling" false, it
-ends with exit code 1 as soon as anything is to be compiled. `conftest.py` talks to it.
+own flags, its own JAX backend (none is started here) and its own end. Without "report" it draws no
+pictures, which take longer than training; with "compiling" false, it ends with exit code 1 as soon
+as anything is to be compiled. `conftest.py` talks to it.
 """
 
 import json
@@ -21,16 +23,20 @@ import jax
 
 import experiments.figures
 import experiments.modes
-import experiments.train  # noqa: F401
+import experiments.train
 
 
-def become(arguments: list[str], devices: int, compiling: bool, out: str, err: str) -> None:
+def become(
+    arguments: list[str], devices: int, compiling: bool, report: bool, out: str, err: str
+) -> None:
     """Turns this process into the program, with its output in two files."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     jax.config.update("jax_num_cpu_devices", devices)
     sys.argv = ["run.py", *arguments]
+    if not report:
+        experiments.train.write_report = lambda workdir: "none"
     if compiling:
         runpy.run_module("experiments.run", run_name="__main__", alter_sys=True)
         return
