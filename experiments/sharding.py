@@ -69,10 +69,10 @@ def wait_for_main(what: str) -> None:
 
 
 def agree(problem: str) -> str:
-    """The problem that process 0 has found, on every process; "" if it has found none.
+    """The first problem that any process has found, on every process; "" if none has.
 
     Args:
-      problem: one line, "" for none; what other processes pass is ignored.
+      problem: one line that says what is wrong on this process, "" for nothing.
     """
     if jax.process_count() == 1:
         return problem
@@ -81,5 +81,6 @@ def agree(problem: str) -> str:
     line = np.zeros(1024, np.uint8)
     text = problem.encode()[: line.size]
     line[: len(text)] = np.frombuffer(text, np.uint8)
-    told = multihost_utils.broadcast_one_to_all(line)
-    return bytes(told).rstrip(b"\0").decode(errors="replace")
+    told = np.asarray(multihost_utils.process_allgather(line))
+    lines = (bytes(row).rstrip(b"\0").decode(errors="replace") for row in told)
+    return next(filter(None, lines), "")

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,16 @@ def train(
       NonFinite: something was not finite; the checkpoints before it are kept.
     """
     # ---- The job and its directory
-    job = build(config)
-    iterator = job.train_batches()
     root, is_main = Path(directory), jax.process_index() == 0
-    _claim(root, resolved(config), overwrite)
+    try:
+        job = build(config)
+        iterator = job.train_batches()
+        if is_main:
+            workdir.claim(root, resolved(config), overwrite=overwrite)
+    except BadInput as error:
+        raise BadInput(sharding.agree(str(error))) from error
+    if problem := sharding.agree(""):  # what is wrong on one process is wrong for all of them
+        raise BadInput(problem)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
     with (
         _sigterm() as asked_to_stop,
@@ -209,18 +215,6 @@ def evaluate_split(
         losses, _ = losses_of(job.entry, job.arguments, scores, labels, key=jax.random.key(0))
         metrics["loss"] = float(np.mean(np.asarray(losses, np.float64)))
     return metrics, found
-
-
-def _claim(root: Path, config: Mapping[str, Any], overwrite: bool) -> None:
-    """Process 0 claims the workdir for all of them; what it finds wrong is wrong for all."""
-    problem = ""
-    if jax.process_index() == 0:
-        try:
-            workdir.claim(root, config, overwrite=overwrite)
-        except BadInput as error:
-            problem = str(error)
-    if problem := sharding.agree(problem):
-        raise BadInput(problem)
 
 
 def _headline(job: Job, devices: str, start: int, last: int) -> str:
