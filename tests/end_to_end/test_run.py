@@ -100,7 +100,7 @@ def test_twenty_kills_leave_no_trace(program, tmp_path):
     settings = (*SETTINGS, "--config.steps=600", "--config.checkpoint_every=5")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     program(*settings, f"--workdir={whole}").expect(0)
-    moments = random.Random(0)
+    moments, continued = random.Random(0), 0
 
     for _ in range(20):
         last = max((r["step"] for r in read_metrics(killed)), default=0)
@@ -110,8 +110,10 @@ def test_twenty_kills_leave_no_trace(program, tmp_path):
         until(lambda run=run: "steps" in run.out, run)
         until(step_reached(killed, target), run)
         run.signal(signal.SIGKILL).expect(-signal.SIGKILL)
+        continued += "continuing from the checkpoint" in run.out
     program(*settings, f"--workdir={killed}").expect(0)
 
+    assert continued >= 15
     assert records(killed) == records(whole)
     assert same_bits(killed, whole)
 
