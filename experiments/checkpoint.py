@@ -48,11 +48,11 @@ class Checkpoints:
           state: pytree of arrays.
           iterator: the grain iterator.
         """
-        import grain
-
         self.seal()
+        # The position as JSON: grain's own handler keeps a file for each process, and would tie the
+        # checkpoint to their number.
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(iterator)
+            state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator.get_state())
         )
         self._manager.save(step, args=arguments, force=True)
         self._unsealed = step
@@ -104,8 +104,6 @@ class Checkpoints:
         Raises:
           BadInput: no such step; checkpoints are there, but none is sound, or not of this model.
         """
-        import grain
-
         found = self.steps()
         if step is not None and step not in found:
             raise BadInput(
@@ -122,7 +120,7 @@ class Checkpoints:
                 continue
             items: dict[str, Any] = {"state": ocp.args.StandardRestore(state)}
             if iterator is not None:
-                items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+                items["data"] = ocp.args.JsonRestore()
             try:
                 restored = self._manager.restore(candidate, args=ocp.args.Composite(**items))
             except (ValueError, KeyError) as error:
@@ -131,6 +129,8 @@ class Checkpoints:
                     f"{self._root / str(candidate)}: expected the parameters of this config's "
                     f"model and optimizer, got: {first}"
                 ) from error
+            if iterator is not None:
+                iterator.set_state(restored["data"])
             return candidate, restored["state"]
         if damaged:
             raise BadInput(

@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (
     "--config=digits:quick",
     "--config.model.hidden=(16,)",
-    "--config.steps=400",
+    "--config.steps=200",
     "--config.log_every=5",
-    "--config.eval_every=400",
+    "--config.eval_every=200",
     "--config.checkpoint_every=20",
 )
 
@@ -66,10 +66,13 @@ def test_two_processes_of_four_devices_draw_the_curve_of_one_of_eight(tmp_path, 
     assert [line for line in two.out.splitlines() if line.startswith("[1]")] == []
     assert (tmp_path / "two" / "report.html").exists()
 
-    # What two processes saved, one continues.
-    done = run_python("-m", "experiments.run", *SETTINGS, "--max_steps=45",
-                      f"--workdir={tmp_path / 'two'}")  # fmt: skip
-    assert "continuing from the checkpoint of step 40" in done.stdout
+    # What two processes saved, one continues, on the batches that come next.
+    for name in ("one", "two"):
+        done = run_python("-m", "experiments.run", *SETTINGS, "--max_steps=45",
+                          f"--workdir={tmp_path / name}")  # fmt: skip
+        assert "continuing from the checkpoint of step 40" in done.stdout
+    ours, theirs = (records(tmp_path / name)[-3:] for name in ("one", "two"))
+    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-4)
 
 
 @pytest.mark.parametrize("how", ["SIGTERM to all", "SIGTERM to one", "SIGKILL to one"])
