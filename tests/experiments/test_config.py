@@ -100,7 +100,7 @@ def test_losses_of_takes_either_kind_of_scores(task: str):
     np.testing.assert_allclose(stats.log_odds, [0.5, 2.0, -1.0], 1e-6)
 
 
-def test_a_loss_of_all_logits_is_refused_for_one_score(monkeypatch):
+def test_a_loss_of_all_logits_is_refused_for_one_score():
     binary = load({"name": "breast_cancer"}, seed=0)
     configs.resolve_loss(digits(), binary)
     needy = [entry for entry in LOSSES.values() if not entry.takes_statistics]
