@@ -142,16 +142,6 @@ def test_eight_devices_draw_the_same_curve(reference, program, tmp_path):
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
-def test_comp_sum_at_one_is_cross_entropy(reference, program, tmp_path):
-    loss = ("--config.loss.name=comp_sum", "--config.loss.tau=1.0")
-
-    program(*SETTINGS, *loss, "--max_steps=50", f"--workdir={tmp_path}").expect(0)
-
-    ours, theirs = (by_step(w, "train", "loss") for w in (tmp_path, reference))
-    assert len(ours) == 50
-    assert ours == pytest.approx({step: theirs[step] for step in ours}, rel=1e-5)
-
-
 def test_breast_cancer_says_that_ensloss_is_no_loss_value(program, tmp_path):
     run = program("--config=breast_cancer:quick", f"--workdir={tmp_path}").expect(0)
 

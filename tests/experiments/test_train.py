@@ -148,11 +148,12 @@ def test_data_that_fails_leaves_the_checkpoints_whole(whole, tmp_path, monkeypat
     assert records(tmp_path / "failed") == records(whole)
 
 
-@pytest.mark.parametrize("every", [1, 4])
-def test_a_rate_that_overflows_stops_and_saves_nothing_that_is_not_finite(tmp_path, every):
+@pytest.mark.parametrize(("every", "log_every"), [(1, 1), (4, 100)])
+def test_a_rate_that_overflows_stops_and_saves_nothing_else(tmp_path, every, log_every):
     with pytest.raises(train.NonFinite) as stopped:
-        run(tmp_path, checkpoint_every=every, **{"optimizer.learning_rate": 1e38,
-            "optimizer.schedule": "constant", "optimizer.name": "sgd"})  # fmt: skip
+        run(tmp_path, checkpoint_every=every, log_every=log_every, **{
+            "optimizer.learning_rate": 1e38, "optimizer.schedule": "constant",
+            "optimizer.name": "sgd"})  # fmt: skip
 
     assert 1 <= stopped.value.step <= 4
     saved = sorted(int(path.stem) for path in (tmp_path / "manifests").glob("*.json"))
