@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which losses there are: `python -m experiments.catalogue [WORD] [--update]`.
+"""Which losses and methods there are: `python -m experiments.catalogue [WORD] [--update]`.
 
-Without a word, every loss in one table; with one, those whose name, paper or family has it, in
-full. `--update` rewrites the generated table in README.md.
+Without a word, all of them in tables; with one, those whose name, paper or family has it, in full.
+`--update` rewrites the generated tables in README.md.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from absl import flags
 import xloss
 from experiments.errors import BadInput
 from experiments.program import run_program
-from xloss.catalogue import LOSSES, Entry
+from xloss.catalogue import LOSSES, METHODS, Entry, Method
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- catalogue:begin -->", "<!-- catalogue:end -->"
@@ -47,29 +47,47 @@ def remarks(entry: Entry) -> str:
     return "; ".join(notes)
 
 
+def cited(row: Entry | Method) -> str:
+    """Title and a link to the paper."""
+    link = f", [arXiv {row.arxiv}](https://arxiv.org/abs/{row.arxiv})" if row.arxiv else ""
+    return row.title + link
+
+
 def markdown() -> str:
-    """The README's table."""
+    """The README's tables."""
     rows = ["| loss | hyperparameters | paper | evidence |", "| --- | --- | --- | --- |"]
     for entry in LOSSES.values():
-        paper = entry.title
-        if entry.arxiv:
-            paper += f", [arXiv {entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})"
         note = remarks(entry)
         rows.append(
-            f"| `{entry.family}.{entry.name}` | `{signature(entry) or '-'}` | {paper} | "
+            f"| `{entry.family}.{entry.name}` | `{signature(entry) or '-'}` | {cited(entry)} | "
             f"{entry.evidence}{f' ({note})' if note else ''} |"
+        )
+    if METHODS:
+        rows += ["", "| method | cost | paper | evidence |", "| --- | --- | --- | --- |"]
+    for method in METHODS.values():
+        rows.append(
+            f"| `{method.family}.{method.name}` | {method.cost or '-'} | {cited(method)} | "
+            f"{method.evidence} |"
         )
     return "\n".join(rows)
 
 
 def table() -> str:
     """One line a loss for a terminal, names and hyperparameters aligned."""
-    names = max(len(name) for name in LOSSES)
+    names, costs = max(len(name) for name in LOSSES), 0
     hyper = max(len(signature(entry)) for entry in LOSSES.values())
     lines = [f"{'loss':<{names}}  {'hyperparameters':<{hyper}}  evidence"]
     lines.append(f"{'-' * names}  {'-' * hyper}  {'-' * 8}")
     for entry in LOSSES.values():
         lines.append(f"{entry.name:<{names}}  {signature(entry):<{hyper}}  {entry.evidence}")
+    methods = {f"{method.family}.{method.name}": method for method in METHODS.values()}
+    if methods:
+        names = max(map(len, methods))
+        costs = max(len("cost"), *(len(method.cost) for method in methods.values()))
+        lines += ["", f"{'method':<{names}}  {'cost':<{costs}}  evidence"]
+        lines.append(f"{'-' * names}  {'-' * costs}  {'-' * 8}")
+    for name, method in methods.items():
+        lines.append(f"{name:<{names}}  {method.cost:<{costs}}  {method.evidence}")
     lines += [
         "",
         "in a config:    config.loss = {'name': 'comp_sum', 'tau': 0.7}",
@@ -80,28 +98,36 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def details(entry: Entry) -> str:
-    """Everything about one loss: its row, then its docstring."""
+def details(entry: Entry | Method) -> str:
+    """Everything about one loss or method: its row, then its docstring."""
     facts = {
         "name": f"{entry.name}  (xloss.{entry.family}.{entry.name})",
         "paper": entry.title,
         "arXiv": entry.arxiv or "none",
         "evidence": entry.evidence,
-        "needs": ", ".join(entry.needs),
-        "couples the batch": "yes" if entry.couples_batch else "no",
-        "gradient": "of the value" if entry.exact_gradient else "injected: the value is no loss",
     }
+    if isinstance(entry, Method):
+        facts["cost"] = entry.cost or "-"
+    else:
+        facts |= {
+            "needs": ", ".join(entry.needs),
+            "couples the batch": "yes" if entry.couples_batch else "no",
+            "gradient": "of the value"
+            if entry.exact_gradient
+            else "injected: the value is no loss",
+        }
     head = "\n".join(f"{key:>17}: {value}" for key, value in facts.items())
     return f"{head}\n\n{inspect.getdoc(entry.function)}\n"
 
 
-def find(word: str) -> list[Entry]:
-    """Losses with ``word`` in name, family, title or arXiv id; an exact name wins."""
-    if word in LOSSES:
-        return [LOSSES[word]]
+def find(word: str) -> list[Entry | Method]:
+    """Rows with ``word`` in name, family, title or arXiv id; an exact name wins."""
+    rows: dict[str, Entry | Method] = {**LOSSES, **METHODS}
+    if word in rows:
+        return [rows[word]]
     found = [
         entry
-        for entry in LOSSES.values()
+        for entry in rows.values()
         if word.lower() in f"{entry.name} {entry.family} {entry.title} {entry.arxiv}".lower()
     ]
     if not found:

@@ -19,7 +19,7 @@ from experiments import golden
 from experiments.benchmarks import losses as bench
 from experiments.errors import BadInput
 from experiments.program import run_program
-from xloss.catalogue import LOSSES, Entry
+from xloss.catalogue import LOSSES, METHODS, Entry
 
 ROOT = Path(__file__).resolve().parent.parent
 VERIFIED = ROOT / "VERIFIED.md"
@@ -87,7 +87,8 @@ def document() -> str:
     if not golden.slugs():
         raise BadInput(f"{golden.FOLDER}: expected golden files (run from a checkout)")
     rows = [
-        "| loss | paper | arXiv | evidence | golden | invariants | temporaries | reproduction |",
+        "| loss or method | paper | arXiv | evidence | golden | invariants | temporaries "
+        "| reproduction |",
         "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
     ]
     for entry in LOSSES.values():
@@ -95,6 +96,12 @@ def document() -> str:
             f"| `{entry.name}` | {entry.title} | {entry.arxiv or '-'} | {entry.evidence} | "
             f"{golden_counts(entry.slug)} | {invariant_count(entry.slug)} | "
             f"{temporaries(entry)} | - |"
+        )
+    for method in METHODS.values():
+        rows.append(
+            f"| `{method.family}.{method.name}` | {method.title} | {method.arxiv or '-'} | "
+            f"{method.evidence} | {golden_counts(method.slug)} | {invariant_count(method.slug)} | "
+            "- | - |"
         )
     return HEADER + "\n".join(rows) + "\n"
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public loss: its function, its paper, what it needs and how well it was checked.
+"""Every public loss, transform and tool: its paper and how well it was checked.
 
 The catalogue drives ``xloss.get``, the README's table, the configs of ``experiments`` and the
 contract tests: a public loss that is not listed here fails a test, a listed one is tested. It is
 written out by hand, so that importing a module never registers anything.
+
+``LOSSES`` keep the loss contract. ``METHODS`` is everything else that has a paper: optax
+transforms, gradient aggregators, attacks, statements about losses.
 """
 
 import dataclasses
@@ -61,6 +64,31 @@ class Entry:
     def takes_statistics(self) -> bool:
         """Whether a LogitStatistics alone is enough (and hence binary scores and any head)."""
         return "logits" not in self.needs
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the catalogue that is no loss of scores and labels.
+
+    Attributes:
+      name: what ``xloss.get`` calls it.
+      function: the public function or factory.
+      family: the sub-package it lives in.
+      title: full title of the paper.
+      arxiv: arXiv id, or None where the paper has none.
+      evidence: one of EVIDENCE.
+      cost: what a step or a call costs, such as "2 gradients"; empty where nothing is worth saying.
+      slug: name of the golden file and spec, if it has one.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    family: str
+    title: str
+    arxiv: str | None
+    evidence: str
+    cost: str = ""
+    slug: str | None = None
 
 
 LOSSES: dict[str, Entry] = {
@@ -151,6 +179,8 @@ LOSSES: dict[str, Entry] = {
     )
 }
 
+METHODS: dict[str, Method] = {method.name: method for method in ()}
+
 
 def entry(name: str) -> Entry:
     """Returns the catalogue's row of that name; ValueError with the nearest match otherwise."""
@@ -160,13 +190,13 @@ def entry(name: str) -> Entry:
 
 
 def get(name: str) -> Callable[..., Any]:
-    """Returns a loss by its name.
+    """Returns a loss, or another method of the catalogue, by its name.
 
     Args:
-      name: a name of the catalogue, such as "comp_sum".
+      name: a name of the catalogue, such as "comp_sum" or "sam".
 
     Returns:
-      The loss function, the same object as ``xloss.<family>.<name>``.
+      The function, the same object as ``xloss.<family>.<name>``.
 
     Raises:
       ValueError: no such name; the message has the nearest match.
@@ -176,7 +206,12 @@ def get(name: str) -> Callable[..., Any]:
       >>> xloss.get("comp_sum") is xloss.classification.comp_sum
       True
     """
-    return entry(name).function
+    if name in METHODS:
+        return METHODS[name].function
+    if name not in LOSSES:
+        known = [*LOSSES, *METHODS]
+        raise ValueError(f"catalogue: expected a loss, got {name!r}{_hint(name, known)}")
+    return LOSSES[name].function
 
 
 def resolve(spec: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 import xloss
 from xloss import catalogue, surrogates
-from xloss.catalogue import EVIDENCE, LOSSES
+from xloss.catalogue import EVIDENCE, LOSSES, METHODS
 
 SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:", "References:")
 
@@ -50,6 +50,23 @@ def test_docstring_names_paper_evidence_and_every_argument(entry):
     for section in SECTIONS:
         assert section in text, section
     for name in inspect.signature(entry.function).parameters:
+        assert re.search(rf"\b{name}\b.*?: ", text), name
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_method_matches_the_function_and_its_docstring(method):
+    assert getattr(getattr(xloss, method.family), method.name) is method.function
+    assert xloss.get(method.name) is method.function
+    assert method.evidence in EVIDENCE
+    assert method.name not in LOSSES
+    text = re.sub(r"\s+", " ", method.function.__doc__)
+    assert method.title in text
+    assert f"Evidence: {method.evidence}." in text
+    if method.arxiv:
+        assert f"arXiv {method.arxiv}" in text
+    for section in ("Args:", "Returns:", "Raises:", "Numerics:", "Example:", "References:"):
+        assert section in text, section
+    for name in inspect.signature(method.function).parameters:
         assert re.search(rf"\b{name}\b.*?: ", text), name
 
 
