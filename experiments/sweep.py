@@ -196,6 +196,7 @@ def train_together(job: Job, seeds: Sequence[int]) -> list[dict[str, Any]]:
         for seed in seeds
     ]
     progress = Progress(config.steps, 0, is_main=True)
+    metrics: Any = ()
     with jax.set_mesh(mesh):
         state = jax.jit(jax.vmap(job.init))(jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32)))
         for number in range(1, config.steps + 1):
@@ -204,7 +205,9 @@ def train_together(job: Job, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 name: jax.device_put(np.stack([row[name] for row in rows]), spread)
                 for name in rows[0]
             }
+            before = metrics
             state, metrics = step(state, batch)
+            jax.block_until_ready(before)  # one step ahead of the device, not a thousand batches
             progress.update(number)
             last = number == config.steps
             if not (last or number % config.eval_every == 0):
@@ -290,8 +293,18 @@ def sweep(
 
 
 def label(overrides: Overrides) -> str:
-    """How tables call a setting."""
+    """Overrides as text."""
     return ", ".join(f"{key}={value}" for key, value in overrides.items()) or "as configured"
+
+
+def labels(settings: Sequence[Overrides]) -> tuple[str, list[str]]:
+    """What all settings have in common, "" if there are fewer than two, and what each has alone."""
+    if len(settings) < 2:
+        return "", [label(overrides) for overrides in settings]
+    first = settings[0]
+    common = {k: v for k, v in first.items() if all(k in s and s[k] == v for s in settings)}
+    own = [{k: v for k, v in s.items() if k not in common} for s in settings]
+    return label(common) if common else "", [label(overrides) for overrides in own]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -309,8 +322,12 @@ def main(argv: Sequence[str]) -> None:
     workdir = Path(_WORKDIR.value)
     located = locate(_CONFIG.value)
     results = sweep(located, workdir, settings, range(_SEEDS.value), together=_TOGETHER.value)
-    named = [(label(overrides), dict(overrides), members) for overrides, members in results]
-    print(write_table(workdir, named, select=_SELECT.value, choose=_CHOOSE.value))
+    common, names = labels([overrides for overrides, _ in results])
+    named = [
+        (name, dict(overrides), members)
+        for name, (overrides, members) in zip(names, results, strict=True)
+    ]
+    print(write_table(workdir, named, select=_SELECT.value, choose=_CHOOSE.value, common=common))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came out of a sweep: table.md, table.json and curves.png from its members' results."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,12 @@ def interval(values: Any) -> tuple[float, float]:
 
 
 def write_table(
-    workdir: Path, settings: Sequence[Setting], *, select: str | None, choose: Sequence[str] = ()
+    workdir: Path,
+    settings: Sequence[Setting],
+    *,
+    select: str | None,
+    choose: Sequence[str] = (),
+    common: str = "",
 ) -> str:
     """Writes table.md, table.json and curves.png; returns the markdown.
 
@@ -45,6 +51,7 @@ def write_table(
       select: metric to sort by on validation, "-" before it where less is better; None: accuracy,
         or -loss where there is none.
       choose: keys of which to list the best value, for every combination of the others.
+      common: what all settings have in common, to say above the table.
 
     Raises:
       BadInput: no member has that metric.
@@ -64,7 +71,8 @@ def write_table(
         return bool(row["not_finite"]), float("inf") if np.isnan(mean) else -sign * mean
 
     rows.sort(key=rank)
-    text = _markdown(rows, metrics)
+    text = f"{common}\n\n" if common else ""
+    text += _markdown(rows, metrics)
     if choose:
         best: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         for row in rows:  # sorted, so that the first of a group is its best
@@ -159,18 +167,20 @@ def _curves(settings: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], metric:
         for (name, steps, values), colour in zip(drawn, figures.COLOURS, strict=False):
             pairs = np.array([interval(column) for column in values.T])
             mean, half_width = pairs.T
-            axes.plot(steps, mean, color=colour, label=name, marker="o", markersize=3)
+            axes.plot(
+                steps, mean, color=colour, label=textwrap.fill(name, 60), marker="o", markersize=3
+            )
             if len(values) > 1:
                 axes.fill_between(
                     steps, mean - half_width, mean + half_width, color=colour, alpha=0.2, lw=0
                 )
         axes.set_xlabel("step")
         axes.set_ylabel(f"validation {metric_label(metric)}", parse_math=False)
-        for text in axes.legend(loc="best").get_texts():
+        for text in figure.legend(loc="outside lower center", fontsize=7).get_texts():
             text.set_parse_math(False)
         left = len(settings) - SHOWN
         note = "mean and 95 % interval over seeds"
         note += f"; the {SHOWN} best of {len(settings)} settings" if left > 0 else ""
         axes.set_title(note, fontsize=8, color=figures.GREY, loc="left")
 
-    return figures.render(draw, (7.0, 4.6))
+    return figures.render(draw, (7.0, 6.0))

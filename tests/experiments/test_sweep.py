@@ -129,6 +129,15 @@ def test_grids_and_lists(tmp_path):
     ]
 
 
+def test_names_leave_out_what_all_settings_have_in_common():
+    settings = sweep.grid(["a=1", "b=1,2"])
+    assert sweep.labels(settings) == ("a=1", ["b=1", "b=2"])
+    assert sweep.labels(settings[:1]) == ("", ["a=1, b=1"])
+    assert sweep.labels([{}]) == ("", ["as configured"])
+    assert sweep.labels([{"a": 1}, {"b": 1}]) == ("", ["a=1", "b=1"])
+    assert sweep.labels([{"a": 1}, {"a": 1, "b": 2}]) == ("a=1", ["as configured", "b=2"])
+
+
 def test_text_is_read_as_the_type_of_its_key():
     config = sweep.configure(
         DIGITS,
@@ -211,8 +220,9 @@ def test_rows_are_sorted_by_validation_alone_and_the_choice_is_listed(tmp_path):
     assert (tmp_path / "table.md").read_text() == text + "\n"
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
-    ascending = write_table(tmp_path, settings[:2], select="-accuracy")
-    assert ascending.splitlines()[2].startswith("| a low")
+    ascending = write_table(tmp_path, settings[:2], select="-accuracy", common="steps=2")
+    assert ascending.splitlines()[0] == "steps=2"
+    assert ascending.splitlines()[4].startswith("| a low")
     with pytest.raises(BadInput, match="--select: expected one of .* did you mean 'accuracy'"):
         write_table(tmp_path, settings, select="acuracy")
 
