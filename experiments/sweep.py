@@ -122,6 +122,8 @@ def configure(located: str, overrides: Overrides) -> ConfigDict:
       BadInput: an unknown key, or a value that is not of the key's type or range.
     """
     config = load_file(located)
+    if "seed" in overrides:
+        raise BadInput("--set seed: expected --seeds=N in its place")
     try:
         check_overrides({key: str(value) for key, value in overrides.items()}, config)
     except BadInput as error:
@@ -264,7 +266,12 @@ def sweep(
     """
     planned = [(overrides, configure(located, overrides)) for overrides in settings]
     missing: dict[int, list[int]] = {}
-    for place, (_, config) in enumerate(planned):
+    known: dict[Path, str] = {}
+    for place, (overrides, config) in enumerate(planned):
+        path = member_path(workdir, config, 0)
+        if path in known:
+            raise BadInput(f"--set: {label(overrides)} is the same setting as {known[path]}")
+        known[path] = label(overrides)
         left = [s for s in seeds if read_member(member_path(workdir, config, s)) is None]
         if left:
             build(config)  # what is wrong with the last setting is said before the first trains

@@ -112,6 +112,8 @@ def test_finished_members_are_skipped_and_a_torn_one_is_made_again(trained, tmp_
 def test_nothing_trains_before_every_setting_is_known_to_be_sound(trained, tmp_path):
     with pytest.raises(BadInput, match=r"--config.loss.tau: .*expected .*got -1"):
         swept(tmp_path, "loss.tau=0.5,-1", 2)
+    with pytest.raises(BadInput, match=r"loss.tau=1.0 is the same setting as .*loss.tau=1$"):
+        swept(tmp_path, "loss.tau=1,1.0", 2)
     assert trained == []
 
 
@@ -153,6 +155,7 @@ def test_text_is_read_as_the_type_of_its_key():
     [
         ({"loss.taw": "1"}, r"--set loss.taw: no such key; did you mean 'loss.tau'\?"),
         ({"loss": "focal"}, "--set loss: expected one of its keys"),
+        ({"seed": "1"}, "--set seed: expected --seeds=N"),
         ({"steps": "many"}, "--set steps: expected int, got 'many'"),
         ({"data.stratify": "perhaps"}, "--set data.stratify: expected bool, got 'perhaps'"),
         ({"model.hidden": "8"}, "--set model.hidden: expected tuple, got '8'"),
