@@ -217,6 +217,8 @@ def resolve_loss(
       BadInput: unknown loss or hyperparameter, a value of the wrong type or out of range, or a
         loss that cannot be used with these labels.
     """
+    if "loss" not in config:
+        raise BadInput("--config.loss: expected a ConfigDict, got None")
     spec = {key: value for key, value in config.loss.to_dict().items() if value is not None}
     try:
         entry, arguments = catalogue.resolve(spec)

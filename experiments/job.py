@@ -16,8 +16,8 @@ that checks its own keys of ``config.task`` (`config.check_task`), loads its dat
   optimizer's first transform (`step.Proposal`; `step.descend` where there is one objective);
 * the optimizer: ``config.make_optimizer(config, first=...)``, where `first` is a transform that
   stands before all others in the chain (`optim.sam_multitask`, `optim.ignite`);
-* ``evaluate``: metrics of a split, the first of them the ones to select by ("accuracy" where there
-  is one). `over_split` calls a function on every example of a split.
+* ``evaluate``: metrics of a split; what a run is judged by is called "accuracy" where it is one.
+  `over_split` calls a function on every example of a split.
 
 The loop, checkpoints, metrics, resuming and sweeps are then the same for every task. Two rules keep
 them so: the config's seed may reach a job through `init`'s key and `train_batches` alone (sweeps
