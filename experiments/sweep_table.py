@@ -134,7 +134,9 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
-    columns = [(split, metric) for metric in metrics for split in SPLITS]
+    known = [(split, name) for row in rows for split in SPLITS for name in row["metrics"][split]]
+    names = dict.fromkeys([*metrics, *(name for _, name in known)])
+    columns = [(split, name) for name in names for split in SPLITS if (split, name) in known]
     header = ["setting", "seeds", *(f"{split} {metric_label(metric)}" for split, metric in columns)]
     lines = [header, ["---"] * len(header)]
     for row in rows:
