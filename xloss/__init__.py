@@ -14,7 +14,7 @@ margin), ``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum"
 name.
 """
 
-from xloss import catalogue, classification, diagnostics, surrogates
+from xloss import catalogue, classification, diagnostics, optim, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -35,6 +35,7 @@ __all__ = [
     "diagnostics",
     "get",
     "logit_statistics",
+    "optim",
     "reduce",
     "surrogates",
 ]

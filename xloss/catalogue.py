@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xloss import classification, surrogates
+from xloss import classification, optim, surrogates
 
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
@@ -179,7 +179,35 @@ LOSSES: dict[str, Entry] = {
     )
 }
 
-METHODS: dict[str, Method] = {method.name: method for method in ()}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="ignite",
+            function=optim.ignite,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="3 gradients",
+            slug="ignite",
+        ),
+        Method(
+            name="surrogate_sharpness",
+            function=optim.surrogate_sharpness,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="1 gradient",
+            slug="ignite",
+        ),
+    )
+}
 
 
 def entry(name: str) -> Entry:
