@@ -140,7 +140,9 @@ def asam(
       ValueError: rho or eta < 0; from update, params missing or with holes.
 
     Numerics:
-      As :func:`sam`. With eta = 0 a weight of exactly 0 is not perturbed.
+      As :func:`sam`: two gradient evaluations, float32 norms; under ``optax.MultiSteps`` grad_fn
+      must cover all micro-batches; ``inject_hyperparams(asam, static_args=("scaled", "mask"))``.
+      With eta = 0 a weight of exactly 0 is not perturbed.
 
     Example:
       >>> import jax, jax.numpy as jnp

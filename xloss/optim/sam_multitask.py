@@ -185,7 +185,7 @@ def sam_multitask_gradients(
         sizes = None if scale is None else part(scale, of_shared)
         return perturbation.ascent(part(gradient, of_shared), rho, scale=sizes)
 
-    def one_task(heads: PyTree | None, task: Array) -> tuple[PyTree | None, tuple[PyTree, ...]]:
+    def one_task(task: Array) -> tuple[PyTree, tuple[PyTree, ...]]:
         (gradient,) = pull(task)
         steps = [
             step(trees.select(gradient, mask, wide), rho, of_shared)
@@ -195,18 +195,19 @@ def sam_multitask_gradients(
         _, pull_away = jax.vjp(losses_at, perturbation.moved(wide, away))
         (sharp,) = pull_away(task)
         norms = tuple(trees.norm_and_unit(tree)[0] for tree in steps)
-        found = (part(gradient, True), part(sharp, True), away, norms)
-        mine = part(sharp, False)
-        if heads is None:
-            return None, (*found, mine)
-        return jax.tree.map(jnp.add, heads, mine), found
+        return part(sharp, False), (part(gradient, True), part(sharp, True), away, norms)
 
     tasks = jnp.eye(losses.size, dtype=losses.dtype)
     if sequential:
+
+        def after_another(heads: PyTree, task: Array) -> tuple[PyTree, tuple[PyTree, ...]]:
+            mine, found = one_task(task)
+            return jax.tree.map(jnp.add, heads, mine), found
+
         nothing = jax.tree.map(jnp.zeros_like, part(wide, False))
-        heads, found = jax.lax.scan(one_task, nothing, tasks)
+        heads, found = jax.lax.scan(after_another, nothing, tasks)
     else:
-        _, (*found, every) = jax.vmap(lambda task: one_task(None, task))(tasks)
+        every, found = jax.vmap(one_task)(tasks)
         heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), every)
     gradients, sharp, away, norms = found
     flat = jax.tree.map(jnp.subtract, sharp, gradients)

@@ -95,9 +95,10 @@ def _cagrad(grads, c, eps, *, rescale):
     matrix = products / size
     tasks, dtype = matrix.shape[0], matrix.dtype
     c, zero = jnp.asarray(c, dtype), jnp.zeros([], dtype)
-    # eps is in the unit of the gradients; dividing twice keeps unit^2 from overflowing.
-    extra = jnp.asarray(eps, dtype) / unit / jnp.sqrt(size)
-    eps = extra / unit / jnp.sqrt(size)
+    # eps is in the unit of the gradients, whose square may underflow: not even 0 is divided by it.
+    eps, largest = jnp.asarray(eps, dtype), unit * jnp.sqrt(size)
+    extra = jnp.where(eps == 0, eps, eps / largest)
+    eps = jnp.where(eps == 0, eps, extra / largest)
     along_mean = jnp.mean(matrix, axis=1)
     # Rounding may leave the square of a vanishing mean just below 0.
     mean_norm = jnp.sqrt(jnp.maximum(jnp.mean(along_mean), zero) + eps)

@@ -101,8 +101,9 @@ def _pcgrad_drawn(grads, key, eps, *, mean):
 @functools.partial(jax.jit, static_argnames="mean")
 def _pcgrad(grads, order, eps, *, mean):
     matrix, unit = gram.gram(grads)
-    # eps is in the unit of the gradients; dividing twice keeps unit^2 from overflowing.
-    squares = jnp.diagonal(matrix) + jnp.asarray(eps, matrix.dtype) / unit / unit
+    # eps is in the unit of the gradients, whose square may underflow: not even 0 is divided by it.
+    eps = jnp.asarray(eps, matrix.dtype)
+    squares = jnp.diagonal(matrix) + jnp.where(eps == 0, eps, eps / unit / unit)
     inverse = jnp.where(squares == 0, 0, 1 / jnp.where(squares == 0, 1, squares))
 
     def project(parts, against):
