@@ -153,10 +153,12 @@ def comp_sum_conditional_min(p: ArrayLike, *, tau: float = 1.0) -> tuple[np.ndar
     largest = (power * log_p).max(-1, keepdims=True)
     weights = np.exp(power * log_p - largest)
     total = weights.sum(-1, keepdims=True)
-    # log of sum p^a: both forms are exact, the first keeps its digits where a is close to 1.
-    with np.errstate(over="ignore", invalid="ignore"):
-        near = np.log1p(host.times(p, np.expm1((power - 1.0) * log_p)).sum(-1))
-    log_sum = near if power < 2.0 else (largest + np.log(total))[..., 0]
+    if power < 2.0:
+        # sum p^a = 1 + sum p (p^(a - 1) - 1) keeps its digits where a is close to 1.
+        with np.errstate(invalid="ignore"):
+            log_sum = np.log1p(host.times(p, np.expm1((power - 1.0) * log_p)).sum(-1))
+    else:
+        log_sum = (largest + np.log(total))[..., 0]
     if abs(tau - 1.0) < 1e-12:
         value = -host.times(p, log_p).sum(-1)
     else:
@@ -245,6 +247,11 @@ def closed_transform(beta: np.ndarray, tau: float, n: int) -> np.ndarray:
             log_mean = np.log1p(shift)
         else:
             log_mean = np.logaddexp(power * up, power * down) - math.log(2.0)
+        # There the terms of first order in beta cancel: the even ones are left.
+        square = np.square(np.minimum(beta, 1e-3 / max(power, 1.0)))
+        correction = 1.0 + (power - 2.0) * (power - 3.0) / 12.0 * square
+        series = np.log1p(0.5 * power * (power - 1.0) * square * correction)
+        log_mean = np.where(square < beta * beta, log_mean, series)
         return np.maximum(scale * np.expm1((1.0 - q) * log_mean) / q, 0.0)
 
 

@@ -14,6 +14,7 @@ from xloss.consistency.comp_sum import family_parameters
 
 _POINTS = 33
 _ZOOMS = 24
+_ROWS = 256
 
 
 def comp_sum_transform_exact(
@@ -65,8 +66,11 @@ def comp_sum_transform_exact(
         found = _uniform_scores(flat, tau, n)
     else:
         found = np.full(flat.shape, np.inf)
-        for pooled in range(n - 1):
-            found = np.minimum(found, _pooled_scores(flat, tau, n, pooled))
+        for start in range(0, flat.size, _ROWS):
+            rows = slice(start, start + _ROWS)
+            for pooled in range(n - 1):
+                value = _pooled_scores(flat[rows], tau, n, pooled)
+                found[rows] = np.minimum(found[rows], value)
     return np.where(flat == 0.0, 0.0, found).reshape(beta.shape)
 
 
@@ -92,7 +96,8 @@ def _pooled_scores(beta: np.ndarray, tau: float, n: int, pooled: int) -> np.ndar
         values = _regret(a, b, beta, tau, n, pooled).reshape(-1, beta.size)
         pick = values.argmin(0)
         best = np.minimum(best, values.min(0))
-        centres = np.stack([a[pick // _POINTS, 0].diagonal(), b[0, pick % _POINTS].diagonal()])
+        column = np.arange(beta.size)
+        centres = np.stack([a[pick // _POINTS, 0, column], b[0, pick % _POINTS, column]])
         width = (high - low) / 4.0
         low = np.clip(centres - width, 0.0, 1.0)
         high = np.clip(centres + width, 0.0, 1.0)
