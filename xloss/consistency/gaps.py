@@ -147,9 +147,9 @@ def linear_minimizability_gap(
 
 
 def _gap(best: ArrayLike, pointwise: ArrayLike) -> Gap:
-    best, pointwise = np.asarray(best), np.asarray(pointwise)
+    best, pointwise = np.asarray(best, np.float64), np.asarray(pointwise, np.float64)
     # Sums in another order: rounding must not make the gap negative.
-    return Gap(np.maximum(best - pointwise, 0.0), best, pointwise)
+    return Gap(np.maximum(best - pointwise, 0.0), best[()], pointwise[()])
 
 
 def _weights(name: str, weights: ArrayLike | None, size: int) -> np.ndarray:
@@ -183,8 +183,8 @@ def _best_linear_risk(phi, x, eta, weights, weight, bias, norm) -> float:
 
     def slack(point, slope):
         """At most this much above the optimum, by convexity (Frank-Wolfe's gap)."""
-        reach = weight * np.linalg.norm(slope[:-1], norm) + bias * abs(slope[-1])
-        return float(slope @ point + reach)
+        sizes = np.array([np.linalg.norm(slope[:-1], norm), abs(slope[-1])])
+        return float(slope @ point + host.times(sizes, np.array([weight, bias])).sum())
 
     point = np.zeros(design.shape[1])
     best = risk(point)

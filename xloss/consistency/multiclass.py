@@ -14,6 +14,9 @@ from jax.typing import ArrayLike
 from xloss.consistency import host
 from xloss.consistency.search import LossFn, least_over_scores, losses_of_all_labels
 
+#: How many wrong classes are tried: for a loss that treats labels alike the first decides.
+_RUNNERS_UP = 6
+
 
 def conditional_risk(loss_fn: LossFn, logits: ArrayLike, p: ArrayLike) -> np.ndarray:
     """Expected loss of scores when the label is drawn from p.
@@ -183,6 +186,8 @@ class MulticlassReport:
 
     def __repr__(self) -> str:
         p = np.array2string(self.p, precision=4)
+        if np.isinf(self.wrong_minimum):
+            return f"at p = {p}: calibrated\n  all classes are equally probable, none is wrong"
         scores = self.wrong_minimiser - self.wrong_minimiser.max()
         scores = np.array2string(np.round(scores, 4) + 0.0, precision=4)
         cost = (
@@ -217,7 +222,8 @@ def multiclass_calibration(
       TypeError, ValueError: wrong types, p no distribution.
 
     Numerics:
-      Both infima by the search of ``conditional_minimum``.
+      Both infima by the search of ``conditional_minimum``, the first with each of the six most
+      probable wrong classes in front.
 
     Example:
       >>> def crammer_singer(z, y):
@@ -239,7 +245,8 @@ def multiclass_calibration(
     name = "multiclass_calibration"
     p = _one_p(name, p)
     tolerance = host.number(name, "tolerance", tolerance, low=0.0)
-    wrong = np.flatnonzero(p < p.max() - 1e-12).tolist()
+    order = np.argsort(-p, kind="stable")
+    wrong = order[p[order] < p.max() - 1e-12][:_RUNNERS_UP].tolist()
     values, scores = least_over_scores(name, loss_fn, p, [None, *wrong], restarts)
     # What is best with a class in front is a candidate for the best of all.
     best = int(np.argmin(values))
