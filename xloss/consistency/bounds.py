@@ -8,7 +8,7 @@ the surrogate risk of a trained model, the best one of its class and the minimiz
 import math
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 from xloss.consistency.transforms import h_gamma, h_transform

@@ -9,7 +9,7 @@ number of classes, and which part of the excess no optimiser can remove.
 import math
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 

@@ -7,7 +7,7 @@ transform is larger, and the bound that it gives on the zero-one error smaller.
 """
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 from xloss.consistency.comp_sum import family_parameters

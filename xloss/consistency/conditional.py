@@ -8,7 +8,7 @@ both sides of 0, then golden-section search around its best three minima.
 """
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 

@@ -6,7 +6,7 @@ bound into one on expectations only if the transform is convex.
 """
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss import checks, surrogates
 
@@ -48,7 +48,7 @@ def array(
     return given
 
 
-def number(function: str, name: str, value: ArrayLike, **limits: Any) -> float:
+def number(function: str, name: str, value: Any, **limits: Any) -> float:
     """A scalar as a Python float; the limits are those of ``checks.number``."""
     # A JAX scalar has a value here: make the range check see it.
     value = np.asarray(value).item() if isinstance(value, jax.Array) else value
@@ -78,7 +78,7 @@ def times(weight: np.ndarray, value: np.ndarray) -> np.ndarray:
         return np.where(weight == 0, 0.0, weight * value)
 
 
-def logistic_base2(margin: ArrayLike) -> jax.Array:
+def logistic_base2(margin: jax.typing.ArrayLike) -> jax.Array:
     """log2(1 + e^-m): the logistic loss of the papers' tables, 1 at m = 0."""
     return surrogates.logistic(margin) / math.log(2.0)
 

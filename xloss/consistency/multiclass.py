@@ -9,7 +9,7 @@ scores that minimise the risk name the right class, and shows the scores.
 import dataclasses
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from xloss.consistency import host
 from xloss.consistency.search import LossFn, least_over_scores, losses_of_all_labels
