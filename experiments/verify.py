@@ -7,6 +7,7 @@ that `--check`, which CI runs, can compare the committed file letter by letter.
 
 import ast
 import difflib
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ Written by `python -m experiments.verify`; CI fails when it differs.
 CHECK = flags.DEFINE_bool("check", False, "Compare with the committed file and write nothing.")
 
 
+@functools.cache
 def golden_counts(slug: str | None) -> str:
     """ "passed / skipped / open / total" of a slug; raises BadInput if a case fails."""
     if slug is None:

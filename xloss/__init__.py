@@ -10,11 +10,12 @@ One contract for every loss::
 give NaN, a masked example gives exactly 0 for loss and gradient, nothing is broadcast.
 
 Where to look: ``xloss.classification`` (logits and labels), ``xloss.surrogates`` (functions of a
-margin), ``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum")`` finds one by
+margin), ``xloss.consistency`` (is it calibrated, what does its excess guarantee),
+``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum")`` finds one by
 name.
 """
 
-from xloss import catalogue, classification, diagnostics, optim, surrogates
+from xloss import catalogue, classification, consistency, diagnostics, optim, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -32,6 +33,7 @@ __all__ = [
     "binary_statistics",
     "catalogue",
     "classification",
+    "consistency",
     "diagnostics",
     "get",
     "logit_statistics",

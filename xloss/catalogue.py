@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xloss import classification, optim, surrogates
+from xloss import classification, consistency, optim, surrogates
 
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
@@ -179,6 +179,22 @@ LOSSES: dict[str, Entry] = {
     )
 }
 
+
+def _theory(title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]):
+    """Rows of one paper's statements about losses, all computed on the host."""
+    for function in functions:
+        yield Method(
+            name=function.__name__,
+            function=function,
+            family="consistency",
+            title=title,
+            arxiv=arxiv,
+            evidence=DERIVED,
+            cost="host",
+            slug=slug,
+        )
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -298,6 +314,53 @@ METHODS: dict[str, Method] = {
             evidence=AUTHORS_CODE,
             cost="T gradients",
             slug="mtl_aggregators",
+        ),
+        *_theory(
+            "Convexity, Classification, and Risk Bounds",
+            None,
+            "h_consistency",
+            consistency.is_calibrated,
+            consistency.psi_transform,
+            consistency.min_conditional_risk,
+            consistency.massart_slope,
+        ),
+        *_theory(
+            "H-Consistency Bounds for Surrogate Loss Minimizers",
+            None,
+            "h_consistency",
+            consistency.h_transform,
+            consistency.h_gamma,
+            consistency.h_consistency_bound,
+        ),
+        *_theory(
+            "H-Consistency Bounds: Characterization and Extensions",
+            None,
+            "h_consistency",
+            consistency.minimizability_gap,
+            consistency.linear_minimizability_gap,
+        ),
+        *_theory(
+            "Multi-Class H-Consistency Bounds",
+            None,
+            "h_consistency",
+            consistency.conditional_risk,
+            consistency.conditional_regret,
+        ),
+        *_theory(
+            "On the Consistency of Multiclass Classification Methods",
+            None,
+            "h_consistency",
+            consistency.multiclass_calibration,
+        ),
+        *_theory(
+            "Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            "2304.07288",
+            "comp_sum",
+            consistency.comp_sum_transform,
+            consistency.comp_sum_transform_exact,
+            consistency.comp_sum_gamma,
+            consistency.comp_sum_conditional_min,
+            consistency.comp_sum_gap_upper_bound,
         ),
     )
 }
