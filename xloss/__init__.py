@@ -10,11 +10,11 @@ One contract for every loss::
 give NaN, a masked example gives exactly 0 for loss and gradient, nothing is broadcast.
 
 Where to look: ``xloss.classification`` (logits and labels), ``xloss.surrogates`` (functions of a
-margin), ``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum")`` finds one by
-name.
+margin), ``xloss.heads`` (output layers), ``xloss.catalogue`` (every loss with its paper).
+``xloss.get("comp_sum")`` finds one by name.
 """
 
-from xloss import catalogue, classification, diagnostics, surrogates
+from xloss import catalogue, classification, diagnostics, heads, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -34,6 +34,7 @@ __all__ = [
     "classification",
     "diagnostics",
     "get",
+    "heads",
     "logit_statistics",
     "reduce",
     "surrogates",
