@@ -24,26 +24,27 @@ def _harmonic_loss(case: Case):
     inputs = {name: jnp.asarray(value) for name, value in case.inputs.items()}
     labels = inputs.pop("labels")
 
-    def distances(inputs):
+    def arguments(inputs):
         matrix = {"matrix": inputs["P"]} if "P" in inputs else {}
         # The reference's centres are rows.
-        return inputs["x"], inputs["w"].T, {**options, **matrix}
-
-    def losses(inputs):
-        x, w, rest = distances(inputs)
-        found = pairwise_distance(x, w, distance=distance, **rest)
-        return harmonic(found, labels, exponent=n), found
+        return inputs["x"], inputs["w"].T, {"distance": distance, **options, **matrix}
 
     def total(inputs):
-        per_example, found = losses(inputs)
-        return jnp.sum(per_example), (per_example, found)
+        x, w, rest = arguments(inputs)
+        found = pairwise_distance(x, w, **rest)
+        losses = harmonic(found, labels, exponent=n)
+        return jnp.sum(losses), (losses, found)
 
-    gradients, (loss, found) = jax.grad(total, has_aux=True)(inputs)
-    x, w, rest = distances(inputs)
-    logits = harmonic_logits(x, w, distance=distance, exponent=n, **rest)
-    return {"dist": found, "loss": loss, "log_prob": jax.nn.log_softmax(logits)} | {
-        f"grad_{name}": gradient for name, gradient in gradients.items()
-    }
+    @jax.jit
+    def everything(inputs):
+        gradients, (loss, found) = jax.grad(total, has_aux=True)(inputs)
+        x, w, rest = arguments(inputs)
+        logits = harmonic_logits(x, w, exponent=n, **rest)
+        return {"dist": found, "loss": loss, "log_prob": jax.nn.log_softmax(logits)} | {
+            f"grad_{name}": gradient for name, gradient in gradients.items()
+        }
+
+    return everything(inputs)
 
 
 def _pca(case: Case):

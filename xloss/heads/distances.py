@@ -107,7 +107,7 @@ def _mahalanobis_cholesky(x: Array, w: Array, matrix: Array, o: Options) -> Arra
 
 
 #: x [B, d], w [V, d], learned matrix or None, options -> [B, V].
-THROUGH_MATMUL: dict[str, Callable[[Array, Array, Array | None, Options], Array]] = {
+THROUGH_MATMUL: dict[str, Callable[[Array, Array, Any, Options], Array]] = {
     "euclidean": _euclidean,
     "cosine": _cosine,
     "cosine_unstable": _cosine_unstable,
@@ -219,10 +219,11 @@ def _gumbel_bits(v: Array, key: jax.Array | None, o: Options) -> Array:
 
 
 def _hard_bits(v: Array, key: jax.Array | None, o: Options) -> Array:
-    # Straight through, in the order that leaves the value exactly 0 or 1.
+    # Straight through in the authors' order of operations. hard + soft is rounded, and where both
+    # bits are 1 that decides the sign of their difference: any is a subgradient, this is theirs.
     soft = _soft_bits(v, None, o)
     hard = (v > o["threshold"]).astype(v.dtype)
-    return hard + (soft - jax.lax.stop_gradient(soft))
+    return (hard + soft) - jax.lax.stop_gradient(soft)
 
 
 def _shares(v: Array, key: jax.Array | None, o: Options) -> Array:

@@ -7,6 +7,7 @@ energy in that paper. The others compare [B, V, d] numbers, a block of classes a
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,12 @@ DISTANCES: tuple[str, ...] = tuple(formulas.OPTIONS)
 
 #: Numbers in a block [B, v, d]: 64 MiB of float32.
 BLOCK = 2**24
-_RANGES = {"p": {"low": 1.0}, "threshold": {}, "weight_power": {"low": 0.0}, "ridge": {"low": 0.0}}
+_RANGES: dict[str, dict[str, Any]] = {
+    "p": {"low": 1.0},
+    "threshold": {},
+    "weight_power": {"low": 0.0},
+    "ridge": {"low": 0.0},
+}
 _MATRIX = {"mahalanobis": 2, "mahalanobis_diagonal": 1, "mahalanobis_cholesky": 2}
 
 
@@ -99,7 +105,9 @@ def pairwise_distance(
         that is out of range, matrix missing or given for nothing.
 
     Numerics:
-      The gradient is finite everywhere, at x = w too (sign(0) = 0, ties at a maximum share it).
+      The gradient is finite everywhere, at x = w too (that of |0| is 0, ties at a maximum share
+      it). hamming_hard: two bits of 1 differ by the rounding of hard + soft - soft, whose sign
+      the gradient takes, as in the authors' code.
       Squares come from |x|^2 + |w|^2 - 2 <x, w> around the mean of the centres, clamped at 0:
       their absolute error is about 1e-7 of those squares in float32. Gradients of the
       elementwise kinds are recomputed block by block, never held as [B, V, d].
@@ -171,6 +179,8 @@ def _matrix(name: str, distance: str, matrix: ArrayLike | None, width: int) -> A
                 f"{name}: expected matrix=None for {distance}, got {checks.describe(matrix)}"
             )
         return None
+    if matrix is None:
+        raise TypeError(f"{name}: expected matrix to be an array for {distance}, got None")
     array = checks.floating(name, "matrix", matrix)
     checks.same_shape(name, "matrix", array, (width,) * axes)
     return array
