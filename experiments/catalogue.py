@@ -44,6 +44,8 @@ def remarks(entry: Entry) -> str:
         notes.append("injected gradient: the value is no loss")
     if "key" in entry.needs:
         notes.append("takes a key")
+    if "distances" in entry.needs:
+        notes.append("takes distances, not logits")
     return "; ".join(notes)
 
 

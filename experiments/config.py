@@ -229,6 +229,12 @@ def resolve_loss(
             f"--config.loss.name: expected a loss of integer labels, got {entry.name!r} (its "
             "targets are probabilities)"
         )
+    if "distances" in entry.needs:
+        raise BadInput(
+            f"--config.loss.name: expected a loss of logits, got {entry.name!r} (it takes "
+            "distances; a model with --config.model.head=harmonic makes logits of them: use "
+            "cross_entropy)"
+        )
     binary = dataset is not None and dataset.task == "binary"
     if binary and not entry.takes_statistics:
         raise BadInput(

@@ -10,12 +10,12 @@ One contract for every loss::
 give NaN, a masked example gives exactly 0 for loss and gradient, nothing is broadcast.
 
 Where to look: ``xloss.classification`` (logits and labels), ``xloss.surrogates`` (functions of a
-margin), ``xloss.consistency`` (is it calibrated, what does its excess guarantee),
-``xloss.catalogue`` (every loss with its paper). ``xloss.get("comp_sum")`` finds one by
-name.
+margin), ``xloss.heads`` (output layers), ``xloss.optim`` (optax transforms),
+``xloss.consistency`` (is it calibrated, what does its excess guarantee), ``xloss.catalogue`` (every
+loss with its paper). ``xloss.get("comp_sum")`` finds one by name.
 """
 
-from xloss import catalogue, classification, consistency, diagnostics, optim, surrogates
+from xloss import catalogue, classification, consistency, diagnostics, heads, optim, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -36,6 +36,7 @@ __all__ = [
     "consistency",
     "diagnostics",
     "get",
+    "heads",
     "logit_statistics",
     "optim",
     "reduce",

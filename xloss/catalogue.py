@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xloss import classification, consistency, optim, surrogates
+from xloss import classification, consistency, heads, optim, surrogates
 
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
@@ -34,8 +34,8 @@ class Entry:
       family: the sub-package it lives in.
       title: full title of the paper.
       arxiv: arXiv id, or None where the paper has none.
-      needs: what it reads: fields of LogitStatistics, or "logits", "probabilities" (labels that
-        are distributions), and "key" if it takes one.
+      needs: what it reads: fields of LogitStatistics, or "logits", "distances" (in place of
+        logits), "probabilities" (labels that are distributions), and "key" if it takes one.
       couples_batch: whether an example's term depends on the rest of the batch.
       exact_gradient: False if the gradient is injected, so that the value is no loss.
       evidence: one of EVIDENCE.
@@ -56,14 +56,15 @@ class Entry:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Names and defaults of the hyperparameters (``inspect.Parameter.empty`` if none)."""
-        reserved = {"scores", "logits", "labels", "probabilities", "where", "key", "axis_name"}
+        reserved = {"scores", "logits", "distances", "labels", "probabilities", "where"}
+        reserved |= {"key", "axis_name"}
         parameters = inspect.signature(self.function).parameters
         return {name: p.default for name, p in parameters.items() if name not in reserved}
 
     @property
     def takes_statistics(self) -> bool:
         """Whether a LogitStatistics alone is enough (and hence binary scores and any head)."""
-        return "logits" not in self.needs
+        return not {"logits", "distances"} & set(self.needs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +177,49 @@ LOSSES: dict[str, Entry] = {
             exact_gradient=False,
             slug="ensloss",
         ),
+        Entry(
+            name="z_loss",
+            function=classification.z_loss,
+            family="classification",
+            title=(
+                "The Z-loss: a shift and scale invariant classification loss belonging to the "
+                "Spherical Family"
+            ),
+            arxiv="1604.08859",
+            needs=("centred", "variance"),
+            evidence=DERIVED,
+            slug="z_loss",
+        ),
+        Entry(
+            name="taylor_softmax",
+            function=classification.taylor_softmax,
+            family="classification",
+            title=("An Exploration of Softmax Alternatives Belonging to the Spherical Loss Family"),
+            arxiv="1511.05042",
+            needs=("target", "centred", "variance", "class_count"),
+            evidence=DERIVED,
+            slug="z_loss",
+        ),
+        Entry(
+            name="spherical_softmax",
+            function=classification.spherical_softmax,
+            family="classification",
+            title=("An Exploration of Softmax Alternatives Belonging to the Spherical Loss Family"),
+            arxiv="1511.05042",
+            needs=("target", "centred", "variance", "class_count"),
+            evidence=DERIVED,
+            slug="z_loss",
+        ),
+        Entry(
+            name="harmonic",
+            function=classification.harmonic,
+            family="classification",
+            title="Harmonic Loss Trains Interpretable AI Models",
+            arxiv="2502.01628",
+            needs=("distances",),
+            evidence=AUTHORS_CODE,
+            slug="harmonic",
+        ),
     )
 }
 
@@ -198,6 +242,24 @@ def _theory(title: str, arxiv: str | None, slug: str, *functions: Callable[..., 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
+        Method(
+            name="pairwise_distance",
+            function=heads.pairwise_distance,
+            family="heads",
+            title="Rethinking the Harmonic Loss via Non-Euclidean Distance Layers",
+            arxiv="2603.10225",
+            evidence=AUTHORS_CODE,
+            slug="harmonic",
+        ),
+        Method(
+            name="harmonic_logits",
+            function=heads.harmonic_logits,
+            family="heads",
+            title="Harmonic Loss Trains Interpretable AI Models",
+            arxiv="2502.01628",
+            evidence=AUTHORS_CODE,
+            slug="harmonic",
+        ),
         Method(
             name="ignite",
             function=optim.ignite,

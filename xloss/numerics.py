@@ -118,6 +118,27 @@ def multiply_no_nan(weight: jax.Array, x: jax.Array) -> jax.Array:
     return weight * jnp.where(lost, jnp.zeros_like(x), x)
 
 
+def inverse_power_logits(distances: jax.Array, exponent: ArrayLike) -> jax.Array:
+    """-exponent * log(distances): the logits of classes as probable as distance^-exponent.
+
+    A distance of 0 counts as the smallest normal float, with derivative 0 there; +inf is a class
+    that is masked out (-inf, whatever the exponent); a negative distance gives NaN.
+
+    Args:
+      distances: float array >= 0.
+      exponent: scalar >= 0.
+
+    Returns:
+      Logits of the same shape in the working dtype.
+    """
+    d = promote(distances)
+    far = jnp.isposinf(d)
+    least = jnp.finfo(d.dtype).tiny
+    near = jnp.maximum(jnp.where(far | (d < 0), jnp.ones_like(d), d), least)
+    logits = -scalar(exponent, d) * jnp.log(near)
+    return jnp.where(far, -jnp.inf, jnp.where(d < 0, jnp.nan, logits))
+
+
 @jax.custom_jvp
 def tempered(z: jax.Array, temperature: jax.Array) -> jax.Array:
     """z / temperature, where a logit that is not finite has derivative 0 in the temperature.

@@ -19,6 +19,9 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "focal": {"gamma": (0.0, 0.5, 2.0)},
     "log_partition_penalty": {"coef": (0.0, 0.01, 1.0)},
     "ensloss": {"lam": (0.0, -0.7, 0.5), "tail_power": (1.0, 2.0)},
+    "z_loss": {"a": (0.1, 1.0, 5.0), "b": (0.0, 1.5, 30.0), "eps": (1e-12, 0.5, 1.0)},
+    "spherical_softmax": {"eps": (1e-6, 0.01, 1.0)},
+    "harmonic": {"exponent": (0.0, 1.0, 4.0), "label_smoothing": (0.05, 0.3, 1.0)},
 }
 
 #: More calls of the same loss that take another path: (loss, hyperparameters).
@@ -27,6 +30,10 @@ VARIANTS: list[tuple[str, dict]] = [
     ("comp_sum", {"tau": 0.5}),
     ("comp_sum", {"tau": 2.0}),
     ("focal", {"gamma": 0.0}),
+    ("z_loss", {"a": 0.5, "b": 10.0}),
+    ("spherical_softmax", {"eps": 1e-6}),
+    ("harmonic", {"exponent": 28.0}),
+    ("harmonic", {"label_smoothing": 0.1}),
     ("margin_loss", {"surrogate": surrogates.exponential}),
     ("margin_loss", {"surrogate": surrogates.bind(surrogates.savage)}),
 ]
@@ -40,14 +47,34 @@ def label(case) -> str:
     return "-".join([name, *(s if len(s) < 30 else "bound" for s in shown)])
 
 
-def call(name, logits, labels, where=None, *, seed=0, **hyper):
-    """Calls a loss on logits and integer labels, whatever else it needs."""
+def call(name, logits, labels, where=None, *, seed=0, given=False, **hyper):
+    """Calls a loss on logits and integer labels, whatever else it needs.
+
+    ``given`` says that the logits are what the loss takes, made by ``inputs_of`` already.
+    """
     entry = catalogue.entry(name)
     if "key" in entry.needs:
         hyper["key"] = jax.random.key(seed)
+    if not given:
+        logits = inputs_of(name, logits)
     if "probabilities" in entry.needs:
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
     return entry.function(logits, labels, where=where, **hyper)
+
+
+def inputs_of(name, logits):
+    """Logits, or the distances d of which they are the harmonic logits at exponent 1: -log d.
+
+    Logits beyond +-80 are brought back: their distances are no float32. -inf stays a class that
+    is left out, and NaN stays.
+    """
+    floating = jnp.issubdtype(logits.dtype, jnp.floating)
+    if "distances" not in catalogue.entry(name).needs or not floating:
+        return logits
+    finite = jnp.isfinite(logits)
+    d = jnp.exp(-jnp.clip(jnp.where(finite, logits, 0.0), -80.0, 80.0))
+    special = jnp.where(jnp.isneginf(logits), jnp.inf, jnp.where(logits > 0, 0.0, logits))
+    return jnp.where(finite, d, special)
 
 
 def call_statistics(name, stats, where=None, **hyper):

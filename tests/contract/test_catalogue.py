@@ -15,10 +15,10 @@ SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:
 
 
 def public_losses():
-    """Functions of the families whose first argument is scores or logits."""
+    """Functions of the families whose first argument is scores, logits or distances."""
     for name in xloss.classification.__all__:
         function = getattr(xloss.classification, name)
-        if next(iter(inspect.signature(function).parameters)) in ("scores", "logits"):
+        if next(iter(inspect.signature(function).parameters)) in ("scores", "logits", "distances"):
             yield name
 
 
@@ -32,7 +32,7 @@ def test_entry_matches_the_function(entry):
     assert getattr(family, entry.name) is entry.function is xloss.get(entry.name)
     assert entry.evidence in EVIDENCE
     assert ("key" in entry.needs) == ("key" in inspect.signature(entry.function).parameters)
-    known = {*xloss.statistics.FIELDS, "logits", "probabilities", "key"}
+    known = {*xloss.statistics.FIELDS, "logits", "distances", "probabilities", "key"}
     assert set(entry.needs) <= known
     parameters = inspect.signature(entry.function).parameters
     for name in entry.hyperparameters:
@@ -74,7 +74,7 @@ def test_method_matches_the_function_and_its_docstring(method):
 @pytest.mark.parametrize("entry", LOSSES.values(), ids=lambda e: e.name)
 def test_reads_no_field_beyond_its_needs(entry):
     if not entry.takes_statistics:
-        pytest.skip("reads logits")
+        pytest.skip("reads logits or distances")
     import jax
     import jax.numpy as jnp
 

@@ -71,6 +71,9 @@ def test_every_loss_has_its_hyperparameters_as_keys(name: str):
     if "probabilities" in entry.needs:
         with pytest.raises(BadInput, match="integer labels"):
             configs.resolve_loss(digits(**{"loss.name": name}))
+    elif "distances" in entry.needs:
+        with pytest.raises(BadInput, match="config.loss.name: expected a loss of logits.*harmonic"):
+            configs.resolve_loss(digits(**{"loss.name": name}))
     else:
         given = {"loss.surrogate": "logistic"} if "surrogate" in entry.hyperparameters else {}
         assert configs.resolve_loss(digits(**{"loss.name": name}, **given))[0] is entry

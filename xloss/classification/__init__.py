@@ -15,8 +15,10 @@ from xloss.classification.ensloss import (
 )
 from xloss.classification.focal import focal
 from xloss.classification.generalized_cross_entropy import generalized_cross_entropy
+from xloss.classification.harmonic import harmonic
 from xloss.classification.log_partition_penalty import log_partition_penalty
 from xloss.classification.margin_loss import margin_loss
+from xloss.classification.spherical import spherical_softmax, taylor_softmax, z_loss
 
 __all__ = [
     "comp_sum",
@@ -25,9 +27,13 @@ __all__ = [
     "ensloss_derivatives",
     "focal",
     "generalized_cross_entropy",
+    "harmonic",
     "inverse_box_cox",
     "log_partition_penalty",
     "margin_loss",
     "sample_lam",
     "soft_cross_entropy",
+    "spherical_softmax",
+    "taylor_softmax",
+    "z_loss",
 ]

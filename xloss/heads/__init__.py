@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Output layers: from features to scores.
+
+A head's kernel is [d, V], features first, as in ``features @ kernel``; the class centres of a
+harmonic head are its columns.
+"""
+
+from xloss.heads.harmonic import harmonic_logits
+from xloss.heads.pairwise import DISTANCES, pairwise_distance
+
+__all__ = ["DISTANCES", "harmonic_logits", "pairwise_distance"]
