@@ -77,7 +77,12 @@ def temporaries(entry: Entry) -> str:
     def objective(z, y, _):
         if "probabilities" in entry.needs:
             y = jnp.broadcast_to(1.0 / z.shape[-1], z.shape)
-        return xloss.reduce(entry.function(z, y, **hyper))
+        given = (z,)
+        if "candidate_logits" in entry.needs:
+            given = (jnp.stack([z, z / 2]),)
+        elif "adversarial_logits" in entry.needs and "logits" in entry.needs:
+            given = (z, z / 2)
+        return xloss.reduce(entry.function(*given, y, **hyper))
 
     return f"{100 * bench.temporary_share(bench.compiled(objective, SIZE), SIZE):.2f} %"
 

@@ -15,13 +15,16 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xloss import classification, surrogates
+from xloss import adversarial, classification, surrogates
 
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
 DERIVED = "published formula, derived and checked"
 RECONSTRUCTION = "reconstruction"
 EVIDENCE = (AUTHORS_CODE, DERIVED, RECONSTRUCTION)
+
+#: Arguments that are data and no hyperparameters, under the names that ``needs`` uses.
+_ARRAYS = ("logits", "probabilities", "adversarial_logits", "candidate_logits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Entry:
       title: full title of the paper.
       arxiv: arXiv id, or None where the paper has none.
       needs: what it reads: fields of LogitStatistics, or "logits", "probabilities" (labels that
-        are distributions), and "key" if it takes one.
+        are distributions), "adversarial_logits" (at attacked inputs), "candidate_logits" (at
+        several inputs [M, ..., K]), and "key" if it takes one.
       couples_batch: whether an example's term depends on the rest of the batch.
       exact_gradient: False if the gradient is injected, so that the value is no loss.
       evidence: one of EVIDENCE.
@@ -56,14 +60,19 @@ class Entry:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Names and defaults of the hyperparameters (``inspect.Parameter.empty`` if none)."""
-        reserved = {"scores", "logits", "labels", "probabilities", "where", "key", "axis_name"}
+        reserved = {"scores", "labels", "where", "key", "axis_name", *_ARRAYS}
         parameters = inspect.signature(self.function).parameters
         return {name: p.default for name, p in parameters.items() if name not in reserved}
 
     @property
     def takes_statistics(self) -> bool:
         """Whether a LogitStatistics alone is enough (and hence binary scores and any head)."""
-        return "logits" not in self.needs
+        return not {"logits", "adversarial_logits", "candidate_logits"} & set(self.needs)
+
+    @property
+    def takes_attacked(self) -> bool:
+        """Whether it reads logits at attacked inputs, which only adversarial training has."""
+        return bool({"adversarial_logits", "candidate_logits"} & set(self.needs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,10 +185,74 @@ LOSSES: dict[str, Entry] = {
             exact_gradient=False,
             slug="ensloss",
         ),
+        Entry(
+            name="smooth_adversarial_comp_sum",
+            function=adversarial.smooth_adversarial_comp_sum,
+            family="adversarial",
+            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            arxiv="2304.07288",
+            needs=("logits", "adversarial_logits"),
+            evidence=DERIVED,
+            slug="comp_sum",
+        ),
+        Entry(
+            name="adversarial_rho_margin",
+            function=adversarial.adversarial_rho_margin,
+            family="adversarial",
+            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            arxiv="2304.07288",
+            needs=("candidate_logits",),
+            evidence=DERIVED,
+            slug="comp_sum",
+        ),
+        Entry(
+            name="trades",
+            function=adversarial.trades,
+            family="adversarial",
+            title="Theoretically Principled Trade-off between Robustness and Accuracy",
+            arxiv="1901.08573",
+            needs=("logits", "adversarial_logits"),
+            evidence=AUTHORS_CODE,
+            slug="adversarial_attacks",
+        ),
+        Entry(
+            name="madry",
+            function=adversarial.madry,
+            family="adversarial",
+            title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+            arxiv="1706.06083",
+            needs=("adversarial_logits",),
+            evidence=DERIVED,
+            slug="adversarial_attacks",
+        ),
     )
 }
 
-METHODS: dict[str, Method] = {method.name: method for method in ()}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="pgd",
+            function=adversarial.pgd,
+            family="adversarial",
+            title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+            arxiv="1706.06083",
+            evidence=AUTHORS_CODE,
+            cost="a gradient a step and restart",
+            slug="adversarial_attacks",
+        ),
+        Method(
+            name="maximize_score_displacement",
+            function=adversarial.maximize_score_displacement,
+            family="adversarial",
+            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            arxiv="2304.07288",
+            evidence=DERIVED,
+            cost="a gradient a step and restart",
+            slug="comp_sum",
+        ),
+    )
+}
 
 
 def entry(name: str) -> Entry:

@@ -4,6 +4,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from experiments.golden import adversarial_comp_sum
 from experiments.golden.case import Case, losses_and_gradient
 from xloss.classification import comp_sum
 
@@ -15,9 +16,6 @@ OPEN = frozenset(
         "conditional_regret",
         "minimizability_gap(finite hypothesis set)",
         "comp_sum_gap_upper_bound (deterministic labels, scores in [-Lam,Lam]^n)",
-        "smooth_adversarial_comp_sum",
-        "adversarial_rho_margin_comp_sum (sup over a finite candidate set)",
-        "sup ||Delta(x+delta)-Delta(x)||_2 for h(x)=W x+b",
     }
 )
 
@@ -29,4 +27,7 @@ def _comp_sum(case: Case):
     )
 
 
-CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {"comp_sum_loss": _comp_sum}
+CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
+    "comp_sum_loss": _comp_sum,
+    **adversarial_comp_sum.CALLS,
+}

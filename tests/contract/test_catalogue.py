@@ -15,10 +15,11 @@ SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:
 
 def public_losses():
     """Functions of the families whose first argument is scores or logits."""
-    for name in xloss.classification.__all__:
-        function = getattr(xloss.classification, name)
-        if next(iter(inspect.signature(function).parameters)) in ("scores", "logits"):
-            yield name
+    first = ("scores", "logits", "adversarial_logits", "candidate_logits")
+    for family in (xloss.classification, xloss.adversarial):
+        for name in family.__all__:
+            if next(iter(inspect.signature(getattr(family, name)).parameters)) in first:
+                yield name
 
 
 def test_every_public_loss_is_registered():
@@ -31,7 +32,7 @@ def test_entry_matches_the_function(entry):
     assert getattr(family, entry.name) is entry.function is xloss.get(entry.name)
     assert entry.evidence in EVIDENCE
     assert ("key" in entry.needs) == ("key" in inspect.signature(entry.function).parameters)
-    known = {*xloss.statistics.FIELDS, "logits", "probabilities", "key"}
+    known = {*xloss.statistics.FIELDS, *catalogue._ARRAYS, "key"}
     assert set(entry.needs) <= known
     parameters = inspect.signature(entry.function).parameters
     for name in entry.hyperparameters:
