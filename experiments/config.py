@@ -235,6 +235,11 @@ def resolve_loss(
             "distances; a model with --config.model.head=harmonic makes logits of them: use "
             "cross_entropy)"
         )
+    if entry.takes_attacked:
+        raise BadInput(
+            f"--config.loss.name: expected a loss of the logits at clean inputs, got "
+            f"{entry.name!r} (it reads logits at attacked inputs)"
+        )
     binary = dataset is not None and dataset.task == "binary"
     if binary and not entry.takes_statistics:
         raise BadInput(
