@@ -14,6 +14,7 @@ from xloss.adversarial import (
     maximize_score_displacement,
     smooth_adversarial_comp_sum,
 )
+from xloss.classification import comp_sum
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(scale=3.0, size=(40, 7))
