@@ -2,7 +2,7 @@
 """What was checked, one row a paper: `python -m experiments.verify` writes VERIFIED.md.
 
 Only what repeats exactly under the pinned versions goes in (times belong in BENCHMARKS.md), so
-that `--check`, which CI runs, can compare the committed file letter by letter.
+that `--check`, and a test, can compare the committed file letter by letter.
 """
 
 import ast

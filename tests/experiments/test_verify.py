@@ -2,6 +2,7 @@
 """VERIFIED.md says what the code does, under the versions that it was written with."""
 
 import re
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -11,11 +12,20 @@ from experiments.errors import BadInput
 from xloss.catalogue import LOSSES
 
 
+@pytest.fixture(autouse=True)
+def counted_anew() -> Iterator[None]:
+    verify.golden_counts.cache_clear()
+    yield
+    verify.golden_counts.cache_clear()
+
+
 @pytest.mark.skipif(
     jax.__version__ != "0.10.2", reason="compiled temporaries are those of the pinned jax 0.10.2"
 )
-def test_the_committed_page_is_up_to_date(run_python):
-    assert "up to date" in run_python("-m", "experiments.verify", "--check").stdout
+def test_the_committed_page_is_up_to_date(monkeypatch):
+    # The golden cases have tests of their own; running them twice would cost minutes.
+    monkeypatch.setattr(golden, "mismatches", lambda case: [])
+    assert verify.VERIFIED.read_text() == verify.document()
 
 
 def test_every_loss_has_a_row_and_the_counts_add_up():
