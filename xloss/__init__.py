@@ -14,7 +14,7 @@ margin), ``xloss.heads`` (output layers), ``xloss.catalogue`` (every loss with i
 ``xloss.get("comp_sum")`` finds one by name.
 """
 
-from xloss import catalogue, classification, diagnostics, heads, surrogates
+from xloss import catalogue, classification, diagnostics, heads, optim, surrogates
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -36,6 +36,7 @@ __all__ = [
     "get",
     "heads",
     "logit_statistics",
+    "optim",
     "reduce",
     "surrogates",
 ]

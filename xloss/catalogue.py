@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from xloss import classification, heads, surrogates
+from xloss import classification, heads, optim, surrogates
 
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
@@ -243,6 +243,30 @@ METHODS: dict[str, Method] = {
             arxiv="2502.01628",
             evidence=AUTHORS_CODE,
             slug="harmonic",
+        ),
+        Method(
+            name="ignite",
+            function=optim.ignite,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="3 gradients",
+            slug="ignite",
+        ),
+        Method(
+            name="surrogate_sharpness",
+            function=optim.surrogate_sharpness,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="1 gradient",
+            slug="ignite",
         ),
     )
 }
