@@ -24,6 +24,8 @@ VENV := $(if $(filter $(VERSION),$(DEFAULT_VERSION)),.venv,.venv-py$(VERSION))
 BIN := $(VENV)/bin
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 READY := $(VENV)/.ready-py$(VERSION)
+# Most of a test is compiling on one core. Four workers at most: each holds JAX and what it compiled.
+WORKERS := -n logical --maxprocesses=4 --dist=worksteal
 
 .PHONY: help
 help: ## list the targets
@@ -52,7 +54,7 @@ lint: $(READY) ## ruff and the type checker
 
 .PHONY: test
 test: lint ## lint, types and every test that is not slow
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 .PHONY: test-slow
 test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes
@@ -60,7 +62,7 @@ test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several pro
 
 .PHONY: test-quick
 test-quick: $(READY) ## what decides whether another Python works (make test-quick PYTHON=python3.13)
-	@$(BIN)/python -m pytest -m "not slow" tests/contract tests/golden tests/xloss
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests/contract tests/golden tests/xloss
 	@rm -rf runs/quick-py$(VERSION)
 	@$(BIN)/python -m experiments.run --config=digits:quick --workdir=runs/quick-py$(VERSION)
 

@@ -314,9 +314,8 @@ def _step_time(figure: FigureBase, run: Run) -> None:
     axes.hist(seconds[seconds <= limit] * scale, bins=min(40, max(5, len(seconds) // 3)),
               color=BLUE, alpha=0.75)  # fmt: skip
     for value, colour, name in ((median, ORANGE, "median"), (late, GREEN, "95th percentile")):
-        axes.axvline(
-            value * scale, color=colour, linewidth=1.3, label=f"{name} {value * scale:.3g} {unit}"
-        )
+        shown = f"{value * scale:.3g}" if value * scale < 1000 else f"{value * scale:.0f}"
+        axes.axvline(value * scale, color=colour, linewidth=1.3, label=f"{name} {shown} {unit}")
     axes.set(xlabel=f"time per step ({unit})", ylabel="train records")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="upper right")

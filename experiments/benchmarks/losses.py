@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import app, flags, logging
 
 import xloss
 from xloss import classification, surrogates
@@ -180,4 +180,5 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every platform that it does not find
     app.run(main)

@@ -2,6 +2,7 @@
 """The catalogue lists every public loss, and says about it what its docstring says."""
 
 import inspect
+import operator
 import re
 
 import pytest
@@ -55,7 +56,7 @@ def test_docstring_names_paper_evidence_and_every_argument(entry):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 def test_method_matches_the_function_and_its_docstring(method):
-    assert getattr(getattr(xloss, method.family), method.name) is method.function
+    assert operator.attrgetter(f"{method.family}.{method.name}")(xloss) is method.function
     assert xloss.get(method.name) is method.function
     assert method.evidence in EVIDENCE
     assert method.name not in LOSSES

@@ -10,6 +10,7 @@ from experiments import models, sharding
 from experiments.config import load_file, locate
 from experiments.errors import BadInput
 from experiments.job import build
+from experiments.sweep_table import write_table
 from experiments.tasks.offline_design import CERTAINTY, make_search
 from tests.experiments import tf_bind_table
 
@@ -102,3 +103,14 @@ def test_wrong_keys_are_one_line(table, task, message):
     with pytest.raises(BadInput, match=message) as error:
         build(config_of(table, **task))
     assert "\n" not in str(error.value)
+
+
+def test_a_sweep_shows_what_only_the_test_split_has(tmp_path):
+    member = {
+        "seed": 0,
+        "first_bad": None,
+        "records": [{"step": 60, "split": "validation", "loss": 0.5}],
+        "final": {"validation": {"loss": 0.5}, "test": {"score_50": 0.9}},
+    }
+    text = write_table(tmp_path, [("ignite", {}, [member])], select=None)
+    assert "| validation loss | test score 50 |" in text and "| 0.5 | 0.9 |" in text

@@ -79,6 +79,37 @@ ROWS = (
         numeric=("rho", "eps", "eta_lambda", "lam0"),
         variant="jvp",
     ),
+    Row(name="sam", factory=optim.sam, extra="grad_fn", hyper={"rho": 0.2}, numeric=("rho",)),
+    Row(
+        name="asam",
+        factory=optim.asam,
+        extra="grad_fn",
+        hyper={"mask": {"shared": True, "heads": {"left": True, "right": False}}},
+        numeric=("rho", "eta"),
+        static_args=("mask", "scaled"),
+    ),
+    *(
+        Row(
+            name="sam_multitask",
+            factory=optim.sam_multitask,
+            extra="task_losses_fn",
+            hyper={
+                "shared": {"shared": True, "heads": False},
+                "aggregator": getattr(optim.aggregators, aggregator),
+                "rho_shared": 0.2,
+                "rho_heads": 0.1,
+                **hyper,
+            },
+            numeric=("rho_shared", "rho_heads"),
+            static_args=("shared", "aggregator", "mask", "key"),
+            variant=aggregator,
+        )
+        for aggregator, hyper in (
+            ("mgda", {"adaptive": True, "sequential": True}),
+            ("pcgrad", {"key": jax.random.PRNGKey(3)}),
+            ("cagrad", {}),
+        )
+    ),
 )
 
 
@@ -107,14 +138,17 @@ def make_batch(seed: int = 1, size: int = 16, dtype: Any = jnp.float32) -> dict[
 
 def predictions(params, batch):
     shared, heads = params["shared"], params["heads"]
-    hidden = jnp.tanh(batch["inputs"] @ shared["kernel"] + shared["bias"][None, :])
+    # A transform may ask at float32 parameters where the model's own are bfloat16.
+    inputs = batch["inputs"].astype(shared["kernel"].dtype)
+    hidden = jnp.tanh(inputs @ shared["kernel"] + shared["bias"][None, :])
     return {task: hidden @ heads[task]["kernel"] for task in ("left", "right")}
 
 
 def task_losses(params, batch):
     """Mean squared errors [2]."""
     found = predictions(params, batch)
-    return jnp.stack([jnp.mean(jnp.square(found[t] - batch[t])) for t in ("left", "right")])
+    errors = {task: out - batch[task].astype(out.dtype) for task, out in found.items()}
+    return jnp.stack([jnp.mean(jnp.square(error)) for error in errors.values()])
 
 
 def loss(params, batch):

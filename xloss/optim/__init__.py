@@ -5,10 +5,28 @@ A transform that needs more gradients than the incoming one takes the function f
 extra arguments, by name, over the same batch; see each factory's docstring.
 """
 
+from xloss.optim import aggregators
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
+from xloss.optim.sam import SamState, asam, sam
+from xloss.optim.sam_multitask import (
+    SamMultitaskAux,
+    SamMultitaskState,
+    sam_multitask,
+    sam_multitask_gradients,
+)
+from xloss.optim.sharpness import sharpness
 
 __all__ = [
     "IgniteState",
+    "SamMultitaskAux",
+    "SamMultitaskState",
+    "SamState",
+    "aggregators",
+    "asam",
     "ignite",
+    "sam",
+    "sam_multitask",
+    "sam_multitask_gradients",
+    "sharpness",
     "surrogate_sharpness",
 ]

@@ -100,7 +100,8 @@ def ignite(
       return the mean over all devices.
 
       ``optax.inject_hyperparams(ignite)(...)`` makes every number a schedule or an entry of the
-      state; a callable mask must then be named: ``inject_hyperparams(ignite, static_args="mask")``.
+      state; a callable mask must then be named: ``inject_hyperparams(ignite, static_args="mask")``,
+      and bfloat16 parameters want its ``hyperparam_dtype=jnp.float32``.
 
       Under ``optax.MultiSteps`` the updates are accumulated but mean_prediction_fn is the last
       call's: it must cover all micro-batches, else the sharpness is that of the last one alone.

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden functions of the multi-task gradient aggregators (spec mtl_aggregators)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments.golden.case import Case
+from xloss.optim import aggregators
+
+#: Golden functions whose xloss counterpart is not written yet.
+OPEN = frozenset(
+    {
+        "imtl",
+        "aligned_mtl",
+        "graddrop",
+        "graddrop_representation",
+        "nash_mtl",
+        "fairgrad",
+    }
+)
+
+#: What LibMTL's iterative solvers return, right to about 1e-3; the file holds the exact solution of
+#: the same problem beside it.
+IGNORED = {"mgda": ("weights_libmtl", "direction_libmtl"), "cagrad": ("direction_libmtl",)}
+
+
+def _wanted(case: Case, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in found.items() if name in case.outputs}
+
+
+def _linear(case: Case):
+    direction, _ = aggregators.linear(jnp.asarray(case.inputs["grads"]))
+    return {"direction": direction}
+
+
+def _mgda(case: Case):
+    grads, losses = jnp.asarray(case.inputs["grads"]), jnp.asarray(case.inputs["losses"])
+    normalization = case.params["normalization"]
+    direction, weights = aggregators.mgda(grads, normalization=normalization, losses=losses)
+    # xloss returns the coefficients of the gradients, the reference those of the normalised ones.
+    norms = jnp.linalg.norm(grads, axis=1)
+    scales = {"none": jnp.ones_like(losses), "l2": norms, "loss": losses, "loss+": losses * norms}
+    found = {"direction_exact": direction, "weights_exact": weights * scales[normalization]}
+    return _wanted(case, found)
+
+
+def _pcgrad(case: Case):
+    direction, weights = aggregators.pcgrad(
+        jnp.asarray(case.inputs["grads"]),
+        order=case.inputs["order"],
+        eps=case.params["eps"],
+        reduction=case.params["reduction"],
+    )
+    return _wanted(case, {"direction": direction, "weights": weights})
+
+
+def _cagrad(case: Case):
+    grads = jnp.asarray(case.inputs["grads"])
+    c, rescale = case.params["calpha"], case.params["rescale"]
+    direction, weights = aggregators.cagrad(grads, c=c, rescale=rescale, eps=1e-8)
+    # xloss returns the coefficients of the gradients, the reference the simplex weights inside.
+    pull = weights * {0: 1.0, 1: 1.0 + c**2, 2: 1.0 + c}[rescale] - 1.0 / len(weights)
+    found = {"direction_exact": direction, "weights_exact": pull / jnp.sum(pull)}
+    return _wanted(case, found)
+
+
+CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
+    "linear_scalarization": _linear,
+    "mgda": _mgda,
+    "pcgrad": _pcgrad,
+    "cagrad": _cagrad,
+}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the aggregators know of T gradients: their T x T inner products.
+
+Every weight is found from these few numbers. Under sharding they are partial sums on each device
+and one reduction of [T, T]; the gradients themselves, [T, parameters], are never gathered.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xloss import checks
+from xloss.optim import trees
+from xloss.typing import Array, PyTree
+
+
+class Gram(NamedTuple):
+    """Inner products of the task gradients, apart from their scale.
+
+    Attributes:
+      matrix: [T, T], inner products of the gradients divided by ``scale``; float32 (float64).
+      scale: greatest entry of any gradient, scalar; 1 where all of them are 0.
+    """
+
+    matrix: Array
+    scale: Array
+
+
+def check_grads(function: str, grads: PyTree) -> PyTree:
+    """Returns the tree as float arrays that agree in their first axis, the tasks.
+
+    Raises:
+      TypeError: a leaf of another dtype.
+      ValueError: no leaf, a leaf without axes, or leading axes that differ.
+    """
+    grads = jax.tree.map(lambda x: checks.floating(function, "grads", x), grads)
+    shapes = [x.shape for x in jax.tree.leaves(grads)] or [()]
+    if {s[:1] for s in shapes} != {shapes[0][:1]} or not shapes[0] or shapes[0][0] == 0:
+        raise ValueError(
+            f"{function}: expected grads with a leading task axis [T, ...], T >= 1, on every leaf, "
+            f"got shapes {shapes}"
+        )
+    return grads
+
+
+def num_tasks(grads: PyTree) -> int:
+    """T, the length of the leading axis."""
+    return jax.tree.leaves(grads)[0].shape[0]
+
+
+def gram(grads: PyTree) -> Gram:
+    """Inner products over all leaves, in float32 (float64) whatever the dtype of the leaves.
+
+    Divided by the greatest entry first, so that squares neither overflow nor vanish.
+    """
+    dtype = trees.dtype_of(grads)
+    zero, one = jnp.zeros([], dtype), jnp.ones([], dtype)
+    wide = [x.astype(dtype) for x in jax.tree.leaves(grads)]
+    peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0.0) for x in wide], zero)
+    scale = jnp.where(peak == 0, one, peak)
+    # No reshape: flattening a sharded leaf would gather it, contracting several axes does not.
+    return Gram(sum((_inner(x / scale) for x in wide), zero), scale)
+
+
+def mean_square(matrix: Array) -> Array:
+    """The mean of a Gram matrix's diagonal, 1 where that is 0: what to divide it by."""
+    size = jnp.mean(jnp.diagonal(matrix))
+    return jnp.where(size == 0, jnp.ones_like(size), size)
+
+
+def combine(grads: PyTree, weights: Array) -> PyTree:
+    """sum over t of weights_t g_t, in float32 (float64), in the dtypes of the leaves."""
+
+    def total(x: Array) -> Array:
+        wide = x.astype(weights.dtype)
+        return _contract(weights, wide, (0,)).astype(x.dtype)
+
+    return jax.tree.map(total, grads)
+
+
+def _inner(x: Array) -> Array:
+    return _contract(x, x, tuple(range(1, x.ndim)))
+
+
+def _contract(left: Array, right: Array, axes: tuple[int, ...]) -> Array:
+    """Contracts the same axes of both in full precision (accelerators would take fewer bits)."""
+    return jax.lax.dot_general(
+        left, right, ((axes, axes), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
