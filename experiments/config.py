@@ -24,11 +24,12 @@ from experiments.data import Dataset
 from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.rundir import flatten
-from xloss import catalogue
+from xloss import catalogue, optim
 
 SHIPPED = Path(__file__).resolve().parent / "configs"
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
+SHARPNESS = {"sam": optim.sam, "asam": optim.asam}
 TASKS = tuple(
     sorted(
         path.stem
@@ -70,6 +71,11 @@ _RULES: dict[str, Rule] = {
     "optimizer.momentum": Rule((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
     "optimizer.weight_decay": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
     "optimizer.clip_norm": Rule((int, float), "a number > 0", lambda v: v > 0),
+}
+#: The same for keys that may be None or missing.
+_OPTIONAL: dict[str, Rule] = {
+    "optimizer.sharpness": one_of(*SHARPNESS),
+    "optimizer.rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
 }
 
 
@@ -141,7 +147,7 @@ def check_overrides(overrides: Mapping[str, str], config: ConfigDict) -> None:
 def resolved(config: ConfigDict) -> dict[str, Any]:
     """The config as plain JSON data, without the hyperparameters that are left at None."""
     plain = json.loads(json.dumps(config.to_dict(), default=str))
-    for group in {"loss", "task"} & plain.keys():
+    for group in {"loss", "task", "optimizer"} & plain.keys():
         plain[group] = {key: value for key, value in plain[group].items() if value is not None}
     if plain["optimizer"]["clip_norm"] == np.inf:
         plain["optimizer"]["clip_norm"] = "inf"  # JSON has no infinity
@@ -176,6 +182,10 @@ def validate(config: ConfigDict) -> None:
         if isinstance(value, float) and key != "optimizer.clip_norm" and np.isinf(value):
             raise BadInput(f"--config.{key}: expected a finite number, got {value}")
     _check_values(values, {"task.name": one_of(*TASKS), **_RULES})
+    given = {key: rule for key, rule in _OPTIONAL.items() if values.get(key) is not None}
+    _check_values(values, given)
+    if "optimizer.rho" in given and "optimizer.sharpness" not in given:
+        raise BadInput("--config.optimizer.rho: expected optimizer.sharpness beside it, got none")
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "
@@ -235,6 +245,11 @@ def resolve_loss(
             "distances; with config.model.head = 'harmonic' the model makes logits of them, and "
             "cross_entropy is the harmonic loss)"
         )
+    if entry.takes_attacked:
+        raise BadInput(
+            f"--config.loss.name: expected a loss of the logits at clean inputs, got "
+            f"{entry.name!r} (it reads logits at attacked inputs)"
+        )
     binary = dataset is not None and dataset.task == "binary"
     if binary and not entry.takes_statistics:
         raise BadInput(
@@ -290,6 +305,9 @@ def make_optimizer(
       config: the config.
       first: a transform to stand before all others, clipping included. The extra arguments of its
         `update` come from the task's `step.Proposal`.
+
+    Raises:
+      BadInput: the config asks for SAM, which must stand first too.
     """
     options = config.optimizer
     rate, warmup = float(options.learning_rate), options.warmup_steps
@@ -305,7 +323,15 @@ def make_optimizer(
         "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
         "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
     }[options.name]()
-    before = [] if first is None else [first]
+    before: list[optax.GradientTransformation] = [] if first is None else [first]
+    if (sharpness := options.get("sharpness")) is not None:
+        if first is not None:
+            raise BadInput(
+                f"--config.optimizer.sharpness: expected none for this task, whose own transform "
+                f"stands first, got {sharpness!r}"
+            )
+        radius = {} if options.get("rho") is None else {"rho": options.rho}
+        before = [SHARPNESS[sharpness](**radius)]
     if np.isfinite(options.clip_norm):
         before.append(optax.clip_by_global_norm(options.clip_norm))
     if before:

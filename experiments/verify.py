@@ -7,6 +7,7 @@ that `--check`, which CI runs, can compare the committed file letter by letter.
 
 import ast
 import difflib
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ Written by `python -m experiments.verify`; CI fails when it differs.
 CHECK = flags.DEFINE_bool("check", False, "Compare with the committed file and write nothing.")
 
 
+@functools.cache
 def golden_counts(slug: str | None) -> str:
     """ "passed / skipped / open / total" of a slug; raises BadInput if a case fails."""
     if slug is None:
@@ -62,12 +64,12 @@ def golden_counts(slug: str | None) -> str:
 
 
 def invariant_count(slug: str | None) -> str:
-    """How many named invariant tests a slug has."""
-    path = INVARIANTS / f"test_{slug}.py"
-    if slug is None or not path.exists():
+    """How many named invariant tests a slug has, in test_SLUG.py and test_SLUG_PART.py."""
+    paths = [*INVARIANTS.glob(f"test_{slug}.py"), *INVARIANTS.glob(f"test_{slug}_*.py")]
+    if slug is None or not paths:
         return "-"
-    names = [node.name for node in ast.parse(path.read_text()).body if hasattr(node, "name")]
-    return str(sum(name.startswith("test_") for name in names))
+    nodes = [node for path in paths for node in ast.parse(path.read_text()).body]
+    return str(sum(getattr(node, "name", "").startswith("test_") for node in nodes))
 
 
 def temporaries(entry: Entry) -> str:
@@ -77,7 +79,12 @@ def temporaries(entry: Entry) -> str:
     def objective(z, y, _):
         if "probabilities" in entry.needs:
             y = jnp.broadcast_to(1.0 / z.shape[-1], z.shape)
-        return xloss.reduce(entry.function(z, y, **hyper))
+        given = (z,)
+        if "candidate_logits" in entry.needs:
+            given = (jnp.stack([z, z / 2]),)
+        elif "adversarial_logits" in entry.needs and "logits" in entry.needs:
+            given = (z, z / 2)
+        return xloss.reduce(entry.function(*given, y, **hyper))
 
     return f"{100 * bench.temporary_share(bench.compiled(objective, SIZE), SIZE):.2f} %"
 

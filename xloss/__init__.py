@@ -9,12 +9,23 @@ One contract for every loss::
 ``scores`` are logits [..., K], or a LogitStatistics from any output layer. Labels out of range
 give NaN, a masked example gives exactly 0 for loss and gradient, nothing is broadcast.
 
-Where to look: ``xloss.classification`` (logits and labels), ``xloss.surrogates`` (functions of a
-margin), ``xloss.heads`` (output layers), ``xloss.catalogue`` (every loss with its paper).
-``xloss.get("comp_sum")`` finds one by name.
+Where to look: ``xloss.classification`` (logits and labels), ``xloss.adversarial`` (attacks and what
+to train against them), ``xloss.surrogates`` (functions of a margin), ``xloss.heads`` (output
+layers), ``xloss.optim`` (optax transforms), ``xloss.consistency`` (is it calibrated, what does its
+excess guarantee), ``xloss.catalogue`` (all of it with its papers). ``xloss.get("comp_sum")`` finds
+one by name.
 """
 
-from xloss import catalogue, classification, diagnostics, heads, optim, surrogates
+from xloss import (
+    adversarial,
+    catalogue,
+    classification,
+    consistency,
+    diagnostics,
+    heads,
+    optim,
+    surrogates,
+)
 from xloss.catalogue import get
 from xloss.reduction import reduce
 from xloss.statistics import (
@@ -28,10 +39,12 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "LogitStatistics",
+    "adversarial",
     "as_statistics",
     "binary_statistics",
     "catalogue",
     "classification",
+    "consistency",
     "diagnostics",
     "get",
     "heads",

@@ -47,6 +47,9 @@ def base_config() -> ConfigDict:
                     "momentum": 0.9,  # sgd
                     "weight_decay": 0.0,  # adamw
                     "clip_norm": math.inf,  # of the global gradient norm
+                    # sam or asam, and its radius; None: neither, its own default.
+                    "sharpness": config_dict.placeholder(str),
+                    "rho": config_dict.placeholder(float),
                 }
             ),
             "log_every": 20,

@@ -4,22 +4,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from experiments.golden import adversarial_comp_sum, comp_sum_theory
 from experiments.golden.case import Case, losses_and_gradient
 from xloss.classification import comp_sum
-
-#: Golden functions whose xloss counterpart is not written yet.
-OPEN = frozenset(
-    {
-        "comp_sum_T / comp_sum_gamma / comp_sum_gamma_upper",
-        "comp_sum_conditional_min",
-        "conditional_regret",
-        "minimizability_gap(finite hypothesis set)",
-        "comp_sum_gap_upper_bound (deterministic labels, scores in [-Lam,Lam]^n)",
-        "smooth_adversarial_comp_sum",
-        "adversarial_rho_margin_comp_sum (sup over a finite candidate set)",
-        "sup ||Delta(x+delta)-Delta(x)||_2 for h(x)=W x+b",
-    }
-)
 
 
 def _comp_sum(case: Case):
@@ -29,4 +16,8 @@ def _comp_sum(case: Case):
     )
 
 
-CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {"comp_sum_loss": _comp_sum}
+CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
+    "comp_sum_loss": _comp_sum,
+    **adversarial_comp_sum.CALLS,
+    **comp_sum_theory.CALLS,
+}

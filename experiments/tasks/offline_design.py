@@ -93,7 +93,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             return jnp.mean(model.apply(where, batch["inputs"], key))
 
         loss, gradient = jax.value_and_grad(objective)(params)
-        return Proposal(loss, gradient, {}, {"mean_prediction_fn": mean_prediction})
+        extra = {"mean_prediction_fn": mean_prediction, "grad_fn": jax.grad(objective)}
+        return Proposal(loss, gradient, {}, extra)
 
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     predict = jax.jit(

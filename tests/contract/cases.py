@@ -22,6 +22,13 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "z_loss": {"a": (0.1, 1.0, 5.0), "b": (0.0, 1.5, 30.0), "eps": (1e-12, 0.5, 1.0)},
     "spherical_softmax": {"eps": (1e-6, 0.01, 1.0)},
     "harmonic": {"exponent": (0.0, 1.0, 4.0), "label_smoothing": (0.05, 0.3, 1.0)},
+    "smooth_adversarial_comp_sum": {
+        "tau": (0.0, 0.5, 1.0, 2.0),
+        "rho": (0.5, 1.0, 2.0),
+        "nu": (0.0, 0.3, 1.0),
+    },
+    "adversarial_rho_margin": {"tau": (0.0, 0.5, 1.0, 2.0), "rho": (0.5, 1.3, 2.0)},
+    "trades": {"beta": (0.0, 1.0, 6.0)},
 }
 
 #: More calls of the same loss that take another path: (loss, hyperparameters).
@@ -35,6 +42,7 @@ VARIANTS: list[tuple[str, dict]] = [
     ("harmonic", {"exponent": 28.0}),
     ("harmonic", {"label_smoothing": 0.1}),
     ("margin_loss", {"surrogate": surrogates.exponential}),
+    ("smooth_adversarial_comp_sum", {"tau": 0.4, "rho": 2.0, "nu": 0.3}),
     ("margin_loss", {"surrogate": surrogates.bind(surrogates.savage)}),
 ]
 
@@ -59,7 +67,21 @@ def call(name, logits, labels, where=None, *, seed=0, given=False, **hyper):
         logits = inputs_of(name, logits)
     if "probabilities" in entry.needs:
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    return entry.function(logits, labels, where=where, **hyper)
+    return entry.function(*logits_for(entry, logits), labels, where=where, **hyper)
+
+
+def logits_for(entry, logits):
+    """The arrays of logits that a loss takes. Halving stands in for an attack: it keeps ties and
+    masked classes, is exact in every dtype, and lets the gradient through."""
+    if "candidate_logits" in entry.needs:
+        return (jnp.stack([logits, _halved(logits)]),)
+    if {"logits", "adversarial_logits"} <= set(entry.needs):
+        return logits, _halved(logits)
+    return (logits,)
+
+
+def _halved(logits):
+    return 0.5 * logits if jnp.issubdtype(logits.dtype, jnp.floating) else logits
 
 
 def inputs_of(name, logits):

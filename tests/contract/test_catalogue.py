@@ -9,17 +9,19 @@ import pytest
 
 import xloss
 from xloss import catalogue, surrogates
-from xloss.catalogue import EVIDENCE, LOSSES, METHODS
+from xloss.catalogue import ARRAYS, EVIDENCE, LOSSES, METHODS
 
 SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:", "References:")
 
 
 def public_losses():
-    """Functions of the families whose first argument is scores, logits or distances."""
-    for name in xloss.classification.__all__:
-        function = getattr(xloss.classification, name)
-        if next(iter(inspect.signature(function).parameters)) in ("scores", "logits", "distances"):
-            yield name
+    """Functions of the families whose first argument is scores, or one of the arrays in their
+    place."""
+    for family in (xloss.classification, xloss.adversarial):
+        for name in family.__all__:
+            parameters = inspect.signature(getattr(family, name)).parameters
+            if next(iter(parameters)) in ("scores", *ARRAYS):
+                yield name
 
 
 def test_every_public_loss_is_registered():
@@ -32,7 +34,7 @@ def test_entry_matches_the_function(entry):
     assert getattr(family, entry.name) is entry.function is xloss.get(entry.name)
     assert entry.evidence in EVIDENCE
     assert ("key" in entry.needs) == ("key" in inspect.signature(entry.function).parameters)
-    known = {*xloss.statistics.FIELDS, "logits", "distances", "probabilities", "key"}
+    known = {*xloss.statistics.FIELDS, *ARRAYS, "key"}
     assert set(entry.needs) <= known
     parameters = inspect.signature(entry.function).parameters
     for name in entry.hyperparameters:

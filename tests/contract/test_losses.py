@@ -16,7 +16,16 @@ from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
 import xloss
-from tests.contract.cases import ALL, VALUES, batch, call, call_statistics, inputs_of, label
+from tests.contract.cases import (
+    ALL,
+    VALUES,
+    batch,
+    call,
+    call_statistics,
+    inputs_of,
+    label,
+    logits_for,
+)
 from xloss import catalogue
 
 each_loss = pytest.mark.parametrize("name", catalogue.LOSSES)
@@ -144,7 +153,10 @@ def test_low_precision_logits_give_float32_losses(name, hyper, dtype):
     wide, wide_gradient = value_and_grad(name, low.astype(jnp.float32), labels, **hyper)
     assert losses.dtype == jnp.float32 and gradient.dtype == dtype
     chex.assert_trees_all_close(losses, wide, rtol=1e-6)
-    chex.assert_trees_all_close(gradient, wide_gradient.astype(dtype), rtol=1e-2, atol=1e-6)
+    atol = 1e-6
+    if catalogue.entry(name).takes_attacked:  # two rounded gradients meet outside the loss
+        atol = 4 * float(jnp.finfo(dtype).eps) * float(jnp.max(jnp.abs(wide_gradient)))
+    chex.assert_trees_all_close(gradient, wide_gradient.astype(dtype), rtol=1e-2, atol=atol)
 
 
 @each_call
@@ -316,8 +328,11 @@ def test_wrong_inputs_are_refused_by_name(name):
             call(name, logits, jnp.ones(4))
     stats = xloss.logit_statistics(logits, labels)
     with pytest.raises(TypeError, match="LogitStatistics"):
-        catalogue.entry(name).function(
-            stats, labels, **({"key": jax.random.key(0)} if name == "ensloss" else {})
+        entry = catalogue.entry(name)
+        entry.function(
+            *[stats, *logits_for(entry, logits)[1:]],
+            labels,
+            **({"key": jax.random.key(0)} if name == "ensloss" else {}),
         )
 
 

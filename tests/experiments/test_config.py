@@ -57,7 +57,7 @@ def test_resolved_is_plain_json_and_comes_back(tmp_path):
     plain = configs.resolved(config)
 
     assert plain["loss"] == {"name": "comp_sum", "tau": 0.5}
-    assert plain["optimizer"]["clip_norm"] == "inf"
+    assert plain["optimizer"]["clip_norm"] == "inf" and "sharpness" not in plain["optimizer"]
     back = configs.from_resolved(json.loads(json.dumps(plain, allow_nan=False)))
     configs.validate(back)
     assert configs.resolved(back) == plain

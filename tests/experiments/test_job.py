@@ -52,6 +52,13 @@ def test_comp_sum_at_tau_1_is_cross_entropy_for_50_steps():
     assert ours[-1] < ours[0] / 2
 
 
+def test_sam_of_radius_0_takes_the_same_steps_over_the_same_dropout():
+    options = {"model__dropout": 0.5, "model__hidden": (8,)}
+    sam = {"optimizer__sharpness": "sam", "optimizer__rho": 0.0}
+    plain, same = (losses(build(config_of(**options, **o)), 3) for o in ({}, sam))
+    np.testing.assert_allclose(same, plain, rtol=1e-5)
+
+
 def test_the_same_seed_gives_the_same_bits():
     job = build(config_of(model__dropout=0.5))
     states = [run(job, 20, seed)[0] for seed in (0, 0, 1)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comp-sum losses: what the paper's definition implies, one named test each.
 
-Those about the loss itself; the bounds (T, Gamma, conditional minima) and the adversarial form come
-with their functions.
+Those about the loss itself; its adversarial form and what its excess guarantees have files of their
+own beside this one.
 """
 
 import hypothesis

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two labels an example, one trunk, two heads: multi-task training, with and without SAM.
+
+Two datasets of pictures are set side by side (`experiments.data.pairs`); the model's trunk sees
+both, and its output layer has 2 K scores, K for each task: the two heads are the two halves of its
+columns, so that the other task's gradient there is exactly 0. The objective is the sum of the two
+mean losses, the loss being config.loss.
+
+Keys of `config.task`:
+
+* ``second``, ``second_path``: the right pictures, as `data.name` and `data.path` name the left
+  ones; None: the same;
+* ``pairs``: training pairs at most; ``pool``: averages over squares of so many pixels; ``noise``:
+  part of the right training labels that are wrong; ``draw_seed``: of the pairs and of the noise;
+* ``method``: "plain" (the tasks' gradients aggregated), "direct" (their SAM gradients aggregated)
+  or "split" (`optim.sam_multitask`: loss and flatness parts aggregated separately). SAM on the sum
+  of the losses is plain, linear, with ``optimizer.sharpness``;
+* ``aggregator``: "linear" (the sum), "pcgrad", "mgda" or "cagrad";
+* ``rho``, ``adaptive``: radius of the perturbation, of the trunk and of the heads alike, and
+  whether it scales with the parameters; not for plain.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+import xloss
+from experiments import data, models, sharding
+from experiments.config import Rule, check_task, losses_of, make_optimizer, one_of, resolve_loss
+from experiments.data.pairs import side_by_side
+from experiments.errors import BadInput
+from experiments.job import Job, over_split
+from experiments.scoring import evaluation_metrics
+from experiments.step import Batch, Proposal, make_init, make_step
+from experiments.tasks.classification import check_labels
+from xloss import catalogue, optim
+
+METHODS = ("plain", "direct", "split")
+AGGREGATORS = ("linear", "pcgrad", "mgda", "cagrad")
+SIDES = ("left", "right")
+
+_NAME = ((str, type(None)), "a name or None", lambda v: v != "")
+RULES = {
+    "second": Rule(*_NAME),
+    "second_path": Rule(*_NAME),
+    "pairs": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "pool": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "noise": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "draw_seed": Rule(int, "an integer >= 0", lambda v: v >= 0),
+    "method": one_of(*METHODS),
+    "aggregator": one_of(*AGGREGATORS),
+    "rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "adaptive": Rule(bool, "True or False", lambda v: True),
+}
+
+
+def build(config: ConfigDict, mesh: Mesh) -> Job:
+    """The job of two tasks.
+
+    Raises:
+      BadInput: keys of the task, data, loss or model are not what they should be.
+    """
+    check_task(config, RULES)
+    task = config.task
+    entry, arguments = resolve_loss(config)
+    if not entry.exact_gradient:
+        raise BadInput(
+            f"--config.loss.name: expected a loss with a value of its own, got {entry.name!r}"
+        )
+    dataset = _load(config)
+    classes = dataset.num_classes
+    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=2 * classes)
+
+    first = _first(task)
+    optimizer, schedule = make_optimizer(config, first)
+
+    def scores_of(params: Any, inputs: jax.Array, key: jax.Array | None) -> jax.Array:
+        return model.apply(params, inputs, key).reshape(-1, 2, classes)
+
+    def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
+        loss_key, dropout_key = jax.random.split(key)
+
+        def task_losses(where: Any) -> tuple[jax.Array, jax.Array]:
+            scores = scores_of(where, batch["inputs"], dropout_key)
+            losses, leads = [], []
+            for side in range(2):
+                found, stats = losses_of(
+                    entry, arguments, scores[:, side], batch["label"][:, side], key=loss_key
+                )
+                losses.append(xloss.reduce(found))
+                leads.append(stats.lead)
+            return jnp.stack(losses), jnp.mean(jnp.stack(leads) > 0, axis=1, dtype=losses[0].dtype)
+
+        losses, accuracy = task_losses(params)
+        metrics = {"accuracy": jnp.mean(accuracy)}
+        for side, name in enumerate(SIDES):
+            metrics[f"loss_{name}"] = losses[side]
+            metrics[f"accuracy_{name}"] = accuracy[side]
+        extra = {
+            "task_losses_fn": lambda where: task_losses(where)[0],
+            "grad_fn": jax.grad(lambda where: jnp.sum(task_losses(where)[0])),
+        }
+        gradient = extra["grad_fn"](params) if first is None else None
+        return Proposal(jnp.sum(losses), gradient, metrics, extra)
+
+    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
+    predict = jax.jit(
+        lambda params, inputs: scores_of(params, inputs, None),
+        in_shardings=(whole, spread),
+        out_shardings=spread,
+    )
+
+    def evaluate(params: Any, split: str) -> tuple[dict[str, float], None]:
+        found = over_split(
+            getattr(dataset, split),
+            lambda batch: {"scores": predict(params, batch["inputs"])},
+            config,
+            mesh,
+        )
+        each = []
+        for side in range(2):
+            check_labels(found["label"][:, side], found["index"], classes, split)
+            scores, labels = found["scores"][:, side], found["label"][:, side]
+            each.append(evaluation_metrics(scores, labels, "multiclass"))
+            losses, _ = losses_of(
+                entry, arguments, jnp.asarray(scores), jnp.asarray(labels), key=jax.random.key(0)
+            )
+            each[side]["loss"] = float(np.mean(np.asarray(losses, np.float64)))
+        metrics = {
+            "accuracy": (each[0]["accuracy"] + each[1]["accuracy"]) / 2,
+            "loss": each[0]["loss"] + each[1]["loss"],
+        }
+        for name in ("accuracy", "cross_entropy", "expected_calibration_error"):
+            metrics |= {f"{name}_{side}": each[place][name] for place, side in enumerate(SIDES)}
+        return metrics, None
+
+    return Job(
+        config=config,
+        dataset=dataset,
+        mesh=mesh,
+        init=make_init(model.init, optimizer, mesh),
+        step=make_step(propose, optimizer, schedule, mesh),
+        evaluate=evaluate,
+        name=_name(config),
+        entry=entry if first is None else catalogue.METHODS.get("sam_multitask"),
+    )
+
+
+def _first(task: ConfigDict) -> optax.GradientTransformation | None:
+    """The transform that turns task losses into a gradient; None for the gradient of their sum."""
+    if (task.method, task.aggregator) == ("plain", "linear"):
+        return None
+    # Without a perturbation the SAM gradients are the tasks' own: aggregating them is plain.
+    rho = 0.0 if task.method == "plain" else task.rho
+    return optim.sam_multitask(
+        shared=lambda path: not path.startswith("head/"),
+        aggregator=getattr(optim.aggregators, task.aggregator),
+        rho_shared=rho,
+        rho_heads=rho,
+        adaptive=task.adaptive,
+        split=task.method == "split",
+        key=jax.random.key(0),  # of PCGrad's order, which for two tasks makes no difference
+    )
+
+
+def _name(config: ConfigDict) -> str:
+    task, optimizer = config.task, config.optimizer
+    parts = [f"{task.method} {task.aggregator}"]
+    if task.method != "plain":
+        parts.append(f"rho {task.rho:g}")
+    if optimizer.get("sharpness"):
+        parts.append(optimizer.sharpness + (f" rho {optimizer.rho:g}" if optimizer.rho else ""))
+    return f"multi-task {config.loss.name}, {', '.join(parts)}"
+
+
+def _load(config: ConfigDict) -> data.Dataset:
+    left = data.load(config.data, seed=config.seed)
+    task, second = config.task, {}
+    if task.second is not None or task.second_path is not None:
+        second = {"name": task.second or config.data.name, "path": task.second_path}
+    right = data.load({**config.data.to_dict(), **second}, seed=config.seed)
+    return side_by_side(
+        left, right, train_size=task.pairs, pool=task.pool, noise=task.noise, seed=task.draw_seed
+    )

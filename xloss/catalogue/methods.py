@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of what is no loss: heads, transforms, aggregators, attacks, theory."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from xloss import adversarial, consistency, heads, optim
+from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method
+
+
+def _theory(
+    title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]
+) -> Iterator[Method]:
+    """Rows of one paper's statements about losses, all computed on the host."""
+    for function in functions:
+        yield Method(
+            name=function.__name__,
+            function=function,
+            family="consistency",
+            title=title,
+            arxiv=arxiv,
+            evidence=DERIVED,
+            cost="host",
+            slug=slug,
+        )
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="pairwise_distance",
+            function=heads.pairwise_distance,
+            family="heads",
+            title="Rethinking the Harmonic Loss via Non-Euclidean Distance Layers",
+            arxiv="2603.10225",
+            evidence=AUTHORS_CODE,
+            slug="harmonic",
+        ),
+        Method(
+            name="harmonic_logits",
+            function=heads.harmonic_logits,
+            family="heads",
+            title="Harmonic Loss Trains Interpretable AI Models",
+            arxiv="2502.01628",
+            evidence=AUTHORS_CODE,
+            slug="harmonic",
+        ),
+        Method(
+            name="ignite",
+            function=optim.ignite,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="3 gradients",
+            slug="ignite",
+        ),
+        Method(
+            name="surrogate_sharpness",
+            function=optim.surrogate_sharpness,
+            family="optim",
+            title=(
+                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+            ),
+            arxiv="2503.04242",
+            evidence=DERIVED,
+            cost="1 gradient",
+            slug="ignite",
+        ),
+        Method(
+            name="sam",
+            function=optim.sam,
+            family="optim",
+            title="Sharpness-Aware Minimization for Efficiently Improving Generalization",
+            arxiv="2010.01412",
+            evidence=AUTHORS_CODE,
+            cost="2 gradients",
+            slug="sam_family",
+        ),
+        Method(
+            name="asam",
+            function=optim.asam,
+            family="optim",
+            title=(
+                "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep "
+                "Neural Networks"
+            ),
+            arxiv="2102.11600",
+            evidence=AUTHORS_CODE,
+            cost="2 gradients",
+            slug="sam_family",
+        ),
+        Method(
+            name="sharpness",
+            function=optim.sharpness,
+            family="optim",
+            title="Sharpness-Aware Minimization for Efficiently Improving Generalization",
+            arxiv="2010.01412",
+            evidence=AUTHORS_CODE,
+            cost="1 gradient and 1 loss",
+            slug="sam_family",
+        ),
+        Method(
+            name="sam_multitask_gradients",
+            function=optim.sam_multitask_gradients,
+            family="optim",
+            title="Improving Multi-task Learning via Seeking Task-based Flat Regions",
+            arxiv="2211.13723",
+            evidence=DERIVED,
+            cost="2T gradients",
+            slug="sam_mtl",
+        ),
+        Method(
+            name="sam_multitask",
+            function=optim.sam_multitask,
+            family="optim",
+            title="Improving Multi-task Learning via Seeking Task-based Flat Regions",
+            arxiv="2211.13723",
+            evidence=DERIVED,
+            cost="2T gradients",
+            slug="sam_mtl",
+        ),
+        Method(
+            name="linear",
+            function=optim.aggregators.linear,
+            family="optim.aggregators",
+            title="In Defense of the Unitary Scalarization for Deep Multi-Task Learning",
+            arxiv="2201.04122",
+            evidence=AUTHORS_CODE,
+            cost="T gradients",
+            slug="mtl_aggregators",
+        ),
+        Method(
+            name="mgda",
+            function=optim.aggregators.mgda,
+            family="optim.aggregators",
+            title="Multi-Task Learning as Multi-Objective Optimization",
+            arxiv="1810.04650",
+            evidence=AUTHORS_CODE,
+            cost="T gradients",
+            slug="mtl_aggregators",
+        ),
+        Method(
+            name="pcgrad",
+            function=optim.aggregators.pcgrad,
+            family="optim.aggregators",
+            title="Gradient Surgery for Multi-Task Learning",
+            arxiv="2001.06782",
+            evidence=AUTHORS_CODE,
+            cost="T gradients",
+            slug="mtl_aggregators",
+        ),
+        Method(
+            name="cagrad",
+            function=optim.aggregators.cagrad,
+            family="optim.aggregators",
+            title="Conflict-Averse Gradient Descent for Multi-task Learning",
+            arxiv="2110.14048",
+            evidence=AUTHORS_CODE,
+            cost="T gradients",
+            slug="mtl_aggregators",
+        ),
+        Method(
+            name="pgd",
+            function=adversarial.pgd,
+            family="adversarial",
+            title="Towards Deep Learning Models Resistant to Adversarial Attacks",
+            arxiv="1706.06083",
+            evidence=AUTHORS_CODE,
+            cost="a gradient a step and restart",
+            slug="adversarial_attacks",
+        ),
+        Method(
+            name="maximize_score_displacement",
+            function=adversarial.maximize_score_displacement,
+            family="adversarial",
+            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            arxiv="2304.07288",
+            evidence=DERIVED,
+            cost="a gradient a step and restart",
+            slug="comp_sum",
+        ),
+        *_theory(
+            "Convexity, Classification, and Risk Bounds",
+            None,
+            "h_consistency",
+            consistency.is_calibrated,
+            consistency.psi_transform,
+            consistency.min_conditional_risk,
+            consistency.massart_slope,
+        ),
+        *_theory(
+            "H-Consistency Bounds for Surrogate Loss Minimizers",
+            None,
+            "h_consistency",
+            consistency.h_transform,
+            consistency.h_gamma,
+            consistency.h_consistency_bound,
+        ),
+        *_theory(
+            "H-Consistency Bounds: Characterization and Extensions",
+            None,
+            "h_consistency",
+            consistency.minimizability_gap,
+            consistency.linear_minimizability_gap,
+        ),
+        *_theory(
+            "Multi-Class H-Consistency Bounds",
+            None,
+            "h_consistency",
+            consistency.conditional_risk,
+            consistency.conditional_regret,
+        ),
+        *_theory(
+            "On the Consistency of Multiclass Classification Methods",
+            None,
+            "h_consistency",
+            consistency.multiclass_calibration,
+        ),
+        *_theory(
+            "Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
+            "2304.07288",
+            "comp_sum",
+            consistency.comp_sum_transform,
+            consistency.comp_sum_transform_exact,
+            consistency.comp_sum_gamma,
+            consistency.comp_sum_conditional_min,
+            consistency.comp_sum_gap_upper_bound,
+        ),
+    )
+}
