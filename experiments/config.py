@@ -242,8 +242,8 @@ def resolve_loss(
     if "distances" in entry.needs:
         raise BadInput(
             f"--config.loss.name: expected a loss of logits, got {entry.name!r} (it takes "
-            "distances; a model with --config.model.head=harmonic makes logits of them: use "
-            "cross_entropy)"
+            "distances; with config.model.head = 'harmonic' the model makes logits of them, and "
+            "cross_entropy is the harmonic loss)"
         )
     if entry.takes_attacked:
         raise BadInput(

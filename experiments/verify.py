@@ -20,7 +20,7 @@ from experiments import golden
 from experiments.benchmarks import losses as bench
 from experiments.errors import BadInput
 from experiments.program import run_program
-from xloss.catalogue import LOSSES, METHODS, Entry
+from xloss.catalogue import LOSSES, METHODS, Entry, Method
 
 ROOT = Path(__file__).resolve().parent.parent
 VERIFIED = ROOT / "VERIFIED.md"
@@ -32,8 +32,9 @@ Written by `python -m experiments.verify`; CI fails when it differs.
 
 - *evidence*: "authors' code": golden numbers made with the authors' own program; "published
   formula, derived and checked": golden numbers or invariants from an independent derivation.
-- *golden*: cases passed / skipped / waiting for a function that is not written yet / total, in
-  float64 at each file's own tolerance, values and gradients.
+- *golden*: cases passed / skipped / waiting for a function that is not written yet / total of the
+  paper's golden file, in float64 at each file's own tolerance, values and gradients. Methods of one
+  golden file show the same numbers.
 - *invariants*: named tests in `tests/invariants/`, one for each property that the paper or the
   mathematics promises.
 - *temporaries*: bytes that value and gradient of the mean loss need beside their arguments and
@@ -104,11 +105,16 @@ def document() -> str:
             f"{golden_counts(entry.slug)} | {invariant_count(entry.slug)} | "
             f"{temporaries(entry)} | - |"
         )
+    # What is no loss has no temporaries of its own: one row for all functions of a paper.
+    papers: dict[tuple[str, str], list[Method]] = {}
     for method in METHODS.values():
+        papers.setdefault((method.title, method.evidence), []).append(method)
+    for (title, evidence), methods in papers.items():
+        names = ", ".join(f"`{method.family}.{method.name}`" for method in methods)
+        first = methods[0]
         rows.append(
-            f"| `{method.family}.{method.name}` | {method.title} | {method.arxiv or '-'} | "
-            f"{method.evidence} | {golden_counts(method.slug)} | {invariant_count(method.slug)} | "
-            "- | - |"
+            f"| {names} | {title} | {first.arxiv or '-'} | {evidence} | "
+            f"{golden_counts(first.slug)} | {invariant_count(first.slug)} | - | - |"
         )
     return HEADER + "\n".join(rows) + "\n"
 

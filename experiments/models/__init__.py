@@ -16,8 +16,9 @@ from flax import nnx
 from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.models.mlp import MLP
+from experiments.models.pair_mlp import PairMLP
 
-MODELS: dict[str, type[nnx.Module]] = {"mlp": MLP}
+MODELS: dict[str, type[nnx.Module]] = {"mlp": MLP, "pair_mlp": PairMLP}
 
 
 class Model(NamedTuple):

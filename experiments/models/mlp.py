@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.harmonic import HarmonicHead, check_head
+
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "tanh": jnp.tanh}
 
 
@@ -19,6 +21,9 @@ class MLP(nnx.Module):
       hidden: widths of the hidden layers; () is a linear model.
       activation: relu, gelu, silu or tanh.
       dropout: rate in [0, 1), after each hidden layer.
+      head: linear, or harmonic: distances to class centres (xloss.heads); not for one score.
+      distance: of the harmonic head, one of xloss.heads.DISTANCES at its published options.
+      exponent: of the harmonic head, > 0.
       rngs: for the initial parameters.
 
     Raises:
@@ -33,6 +38,9 @@ class MLP(nnx.Module):
         hidden: tuple[int, ...] = (64,),
         activation: str = "relu",
         dropout: float = 0.0,
+        head: str = "linear",
+        distance: str = "euclidean",
+        exponent: float = 1.0,
         rngs: nnx.Rngs,
     ):
         wide = isinstance(hidden, (tuple, list))
@@ -47,7 +55,15 @@ class MLP(nnx.Module):
         widths = (math.prod(input_shape), *hidden)
         for layer, (inputs, outputs) in enumerate(zip(widths, hidden, strict=False)):
             setattr(self, f"hidden_{layer}", nnx.Linear(inputs, outputs, rngs=rngs))
-        self.head = nnx.Linear(widths[-1], num_scores or 1, rngs=rngs)
+        check_head(head, distance, exponent)
+        if head == "linear":
+            self.head = nnx.Linear(widths[-1], num_scores or 1, rngs=rngs)
+        elif num_scores is None:
+            raise ValueError("head: expected linear for one score an example, got harmonic")
+        else:
+            self.head = HarmonicHead(
+                widths[-1], num_scores, distance=distance, exponent=exponent, rngs=rngs
+            )
         self.dropout = nnx.Dropout(dropout)
         self.depth = len(hidden)
         self.activation = activation
@@ -59,5 +75,5 @@ class MLP(nnx.Module):
         for layer in range(self.depth):
             x = ACTIVATIONS[self.activation](getattr(self, f"hidden_{layer}")(x))
             x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        scores = self.head(x)
+        scores = self.head(x, rngs=rngs) if isinstance(self.head, HarmonicHead) else self.head(x)
         return scores[:, 0] if self.one_score else scores

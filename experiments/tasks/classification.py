@@ -4,6 +4,7 @@
 `config.task` has no key beside its name.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +29,29 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
       BadInput: the data, the loss for these data, or the model are not what they should be.
     """
     check_task(config, {})
-    dataset = data.load(config.data, seed=config.seed)
+    return of_dataset(config, mesh, data.load(config.data, seed=config.seed))
+
+
+def of_dataset(
+    config: ConfigDict,
+    mesh: Mesh,
+    dataset: data.Dataset,
+    *,
+    penalty: Callable[[Any], jax.Array] | None = None,
+    describe: Callable[[Any], dict[str, jax.Array]] | None = None,
+) -> Job:
+    """The job of any dataset of one label an example.
+
+    Args:
+      config: the config; config.model, loss and optimizer are used.
+      mesh: the mesh.
+      dataset: of the task "binary" or "multiclass".
+      penalty: parameters -> scalar, added to the training objective.
+      describe: parameters -> further metrics of every evaluation.
+
+    Raises:
+      BadInput: the loss for these data, or the model are not what they should be.
+    """
     entry, arguments = resolve_loss(config, dataset)
     model = models.build(
         config.model,
@@ -45,7 +68,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         metrics = {"accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype)}
         if not entry.exact_gradient:  # its scalar is no loss value: show one beside it
             metrics["cross_entropy"] = jnp.mean(-stats.log_prob)
-        return loss, metrics
+        return loss if penalty is None else loss + penalty(params), metrics
 
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     predict = jax.jit(
@@ -70,6 +93,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
                 entry, arguments, jnp.asarray(scores), jnp.asarray(labels), key=jax.random.key(0)
             )
             metrics["loss"] = float(np.mean(np.asarray(losses, np.float64)))
+        if describe is not None:
+            metrics |= {name: float(value) for name, value in describe(params).items()}
         return metrics, {"scores": scores, "labels": labels, "index": index}
 
     note = f"{entry.name}: 'loss' is no loss value, only its gradient means anything"

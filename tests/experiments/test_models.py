@@ -75,8 +75,8 @@ def test_dropout_needs_a_key_and_follows_it():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "mpl"}, "config.model.name: expected one of mlp, got 'mpl'.*'mlp'"),
-        ({"name": None}, "config.model.name: expected one of mlp, got None"),
+        ({"name": "mpl"}, "config.model.name: expected one of mlp, pair_mlp, got 'mpl'.*'mlp'"),
+        ({"name": None}, "config.model.name: expected one of mlp, pair_mlp, got None"),
         ({"hiden": (3,)}, "config.model.hiden: .*'hidden'"),
         ({"hidden": (0,)}, r"config.model.hidden: expected a tuple of integers > 0, got \(0,\)"),
         ({"hidden": 64}, "config.model.hidden: expected a tuple of integers > 0, got 64"),
@@ -89,3 +89,47 @@ def test_dropout_needs_a_key_and_follows_it():
 def test_wrong_arguments_are_named(changes, said):
     with pytest.raises(BadInput, match=said):
         build(**changes)
+
+
+def test_a_harmonic_head_by_hand():
+    model = build(hidden=(), head="harmonic", distance="manhattan", exponent=3.0)
+    params = model.init(jax.random.key(0))
+    inputs = np.random.default_rng(0).normal(size=(5, 4, 2)).astype(np.float32)
+    centres = np.asarray(params["head"]["centres"])
+
+    gaps = np.abs(inputs.reshape(5, 8, 1) - centres[None]).sum(1)
+
+    by_hand = -3.0 * np.log(gaps + 1e-4)
+    np.testing.assert_allclose(model.apply(params, inputs, None), by_hand, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("distance", ["mahalanobis", "mahalanobis_diagonal", "hamming_gumbel"])
+def test_a_harmonic_head_learns_its_matrix_and_draws_only_in_training(distance):
+    model = build(head="harmonic", distance=distance)
+    params = model.init(jax.random.key(0))
+    inputs = jnp.ones((5, 4, 2))
+    assert ("matrix" in params["head"]) == distance.startswith("mahalanobis")
+
+    scores = [model.apply(params, inputs, k) for k in (None, jax.random.key(0), jax.random.key(1))]
+
+    drawn = not np.array_equal(scores[1], scores[2])
+    assert drawn == (distance == "hamming_gumbel")
+    assert scores[0].shape == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"head": "harmonc"}, "config.model.head: expected one of linear, harmonic.*'harmonic'"),
+        ({"head": "harmonic", "distance": "cosin"}, "config.model.distance: .*'cosine'"),
+        ({"head": "harmonic", "exponent": 0.0}, "config.model.exponent: expected a number > 0"),
+        ({"head": "harmonic", "num_scores": None}, "config.model.head: expected linear for one"),
+        ({"name": "pair_mlp"}, "config.model.name: expected a model for these data"),
+    ],
+)
+def test_heads_that_are_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        if changes.get("name") == "pair_mlp":
+            models.build(changes, input_shape=(4, 2), num_scores=3)
+        else:
+            build(**changes)
