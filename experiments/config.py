@@ -8,9 +8,9 @@ that names the flag, what was expected and the nearest match.
 import json
 import re
 import runpy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,25 +29,47 @@ from xloss import catalogue
 SHIPPED = Path(__file__).resolve().parent / "configs"
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
+TASKS = tuple(
+    sorted(
+        path.stem
+        for path in (Path(__file__).resolve().parent / "tasks").glob("*.py")
+        if path.stem != "__init__"
+    )
+)
 
-#: key -> (type, what is legal in words, test). Data keys are checked by experiments.data, the
-#: model's by its class, the loss's by the loss.
-_RULES: dict[str, tuple[type | tuple[type, ...], str, Any]] = {
-    "seed": (int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
-    "steps": (int, "an integer >= 1", lambda v: v >= 1),
-    "log_every": (int, "an integer >= 1", lambda v: v >= 1),
-    "eval_every": (int, "an integer >= 1", lambda v: v >= 1),
-    "checkpoint_every": (int, "an integer >= 1", lambda v: v >= 1),
-    "keep_checkpoints": (int, "an integer >= 1", lambda v: v >= 1),
-    "data.batch_size": (int, "an integer >= 1", lambda v: v >= 1),
-    "data.eval_batch_size": (int, "an integer >= 1", lambda v: v >= 1),
-    "optimizer.name": (str, f"one of {', '.join(OPTIMIZERS)}", lambda v: v in OPTIMIZERS),
-    "optimizer.schedule": (str, f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES),
-    "optimizer.learning_rate": ((int, float), "a number > 0", lambda v: 0 < v < np.inf),
-    "optimizer.warmup_steps": (int, "an integer >= 0", lambda v: v >= 0),
-    "optimizer.momentum": ((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
-    "optimizer.weight_decay": ((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
-    "optimizer.clip_norm": ((int, float), "a number > 0", lambda v: v > 0),
+
+class Rule(NamedTuple):
+    """What a value of a config must be: its type, what is legal in words, a test, and the names."""
+
+    kind: type | tuple[type, ...]
+    words: str
+    legal: Callable[[Any], bool]
+    names: tuple[str, ...] = ()
+
+
+def one_of(*names: str) -> Rule:
+    """The rule of a value that is one of a few names."""
+    return Rule(str, f"one of {', '.join(names)}", lambda v: v in names, names)
+
+
+#: Data keys are checked by experiments.data, the model's by its class, the loss's by the loss, the
+#: task's by the task.
+_RULES: dict[str, Rule] = {
+    "seed": Rule(int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
+    "steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "log_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "eval_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "checkpoint_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "keep_checkpoints": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "data.eval_batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "optimizer.name": one_of(*OPTIMIZERS),
+    "optimizer.schedule": one_of(*SCHEDULES),
+    "optimizer.learning_rate": Rule((int, float), "a number > 0", lambda v: 0 < v < np.inf),
+    "optimizer.warmup_steps": Rule(int, "an integer >= 0", lambda v: v >= 0),
+    "optimizer.momentum": Rule((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
+    "optimizer.weight_decay": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.clip_norm": Rule((int, float), "a number > 0", lambda v: v > 0),
 }
 
 
@@ -119,7 +141,8 @@ def check_overrides(overrides: Mapping[str, str], config: ConfigDict) -> None:
 def resolved(config: ConfigDict) -> dict[str, Any]:
     """The config as plain JSON data, without the hyperparameters that are left at None."""
     plain = json.loads(json.dumps(config.to_dict(), default=str))
-    plain["loss"] = {key: value for key, value in plain["loss"].items() if value is not None}
+    for group in {"loss", "task"} & plain.keys():
+        plain[group] = {key: value for key, value in plain[group].items() if value is not None}
     if plain["optimizer"]["clip_norm"] == np.inf:
         plain["optimizer"]["clip_norm"] = "inf"  # JSON has no infinity
     return plain
@@ -142,29 +165,43 @@ def validate(config: ConfigDict) -> None:
     """
     values = dict(_all_keys(config.to_dict()))
     known = base_config().to_dict()
-    for group in ("data", "model", "loss", "optimizer"):
+    for group in ("data", "task", "model", "loss", "optimizer"):
+        if group == "loss" and group not in values:  # a task may have an objective of its own
+            continue
         if not isinstance(values.get(group), Mapping):
             raise BadInput(f"--config.{group}: expected a ConfigDict, got {values.get(group)!r}")
     for key, value in values.items():
-        if not key.startswith(("model.", "loss.")):  # which know their own
+        if not key.startswith(("task.", "model.", "loss.")):  # which know their own
             _check_key(key, known)
         if isinstance(value, float) and key != "optimizer.clip_norm" and np.isinf(value):
             raise BadInput(f"--config.{key}: expected a finite number, got {value}")
-    for key, (kind, words, legal) in _RULES.items():
-        if key not in values:
-            raise BadInput(f"--config.{key}: expected {words}, got nothing")
-        value = values[key]
-        right = isinstance(value, kind) and not isinstance(value, bool)
-        if not right or not legal(value):
-            options = {"optimizer.name": OPTIMIZERS, "optimizer.schedule": SCHEDULES}.get(key, ())
-            hint = nearest(str(value), options)
-            raise BadInput(f"--config.{key}: expected {words}, got {value!r}{hint}")
+    _check_values(values, {"task.name": one_of(*TASKS), **_RULES})
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "
             f"{config.optimizer.warmup_steps}"
         )
-    resolve_loss(config)
+    if "loss" in config:
+        resolve_loss(config)
+
+
+def check_task(config: ConfigDict, rules: Mapping[str, Rule]) -> None:
+    """Checks the keys of `config.task` beside its name; a task's `build` calls it first.
+
+    Args:
+      config: the config.
+      rules: what each key must be; all of them must be there.
+
+    Raises:
+      BadInput: a key that the task does not know, or a value that is wrong.
+    """
+    values = config.task.to_dict()
+    for key in values:
+        _check_key(f"task.{key}", {"task": dict.fromkeys(("name", *rules))})
+    _check_values(
+        {f"task.{key}": value for key, value in values.items()},
+        {f"task.{key}": rule for key, rule in rules.items()},
+    )
 
 
 def resolve_loss(
@@ -180,6 +217,8 @@ def resolve_loss(
       BadInput: unknown loss or hyperparameter, a value of the wrong type or out of range, or a
         loss that cannot be used with these labels.
     """
+    if "loss" not in config:
+        raise BadInput("--config.loss: expected a ConfigDict, got None")
     spec = {key: value for key, value in config.loss.to_dict().items() if value is not None}
     try:
         entry, arguments = catalogue.resolve(spec)
@@ -241,8 +280,16 @@ def losses_of(
     return entry.function(*given, where=where, **arguments, **extra), stats
 
 
-def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optax optimizer of config.optimizer, and its learning-rate schedule."""
+def make_optimizer(
+    config: ConfigDict, first: optax.GradientTransformation | None = None
+) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
+    """The optax optimizer of config.optimizer, and its learning-rate schedule.
+
+    Args:
+      config: the config.
+      first: a transform to stand before all others, clipping included. The extra arguments of its
+        `update` come from the task's `step.Proposal`.
+    """
     options = config.optimizer
     rate, warmup = float(options.learning_rate), options.warmup_steps
     if options.schedule == "cosine":
@@ -257,9 +304,12 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, op
         "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
         "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
     }[options.name]()
+    before = [] if first is None else [first]
     if np.isfinite(options.clip_norm):
-        optimizer = optax.chain(optax.clip_by_global_norm(options.clip_norm), optimizer)
-    return optimizer, schedule
+        before.append(optax.clip_by_global_norm(options.clip_norm))
+    if before:
+        optimizer = optax.chain(*before, optimizer)
+    return optax.with_extra_args_support(optimizer), schedule
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -277,6 +327,18 @@ def _all_keys(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
         yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
             yield from _all_keys(value, f"{prefix}{key}.")
+
+
+def _check_values(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raises BadInput for the first rule that a flat mapping does not keep."""
+    for key, (kind, words, legal, names) in rules.items():
+        if key not in values:
+            raise BadInput(f"--config.{key}: expected {words}, got nothing")
+        value = values[key]
+        right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if not right or not legal(value):
+            hint = nearest(str(value), names)
+            raise BadInput(f"--config.{key}: expected {words}, got {value!r}{hint}")
 
 
 def _check_key(key: str, tree: Mapping[str, Any]) -> None:

@@ -71,12 +71,13 @@ def render(
 def page(run: Run, title: str) -> bytes:
     """All pictures of a run on one page, as PNG."""
     columns = 3
-    rows = -(-len(PANELS) // columns)
+    panels = panels_of(run)
+    rows = -(-len(panels) // columns)
 
     def draw(figure: FigureBase) -> None:
         figure.suptitle(title, fontsize=13, parse_math=False)
         grid = figure.add_gridspec(rows, columns)
-        for place, (name, panel) in enumerate(PANELS.items()):
+        for place, (name, panel) in enumerate(panels.items()):
             part = figure.add_subfigure(grid[place])
             part.suptitle(name, fontsize=11, fontweight="bold")
             panel(part, run)
@@ -336,3 +337,26 @@ PANELS: dict[str, Callable[[FigureBase, Run], None]] = {
     "Confusion matrix": _confusion,
     "Time per step": _step_time,
 }
+
+
+def panels_of(run: Run) -> dict[str, Callable[[FigureBase, Run], None]]:
+    """The pictures of a run: `PANELS`, or a curve for each metric where no scores are kept."""
+    if run.has_scores:
+        return PANELS
+    found = dict.fromkeys(name for r in run.records if r["split"] == "validation" for name in r)
+    metrics = [name for name in found if name not in ("step", "split", "loss")]
+    curves = {name.replace("_", " ").capitalize(): _metric(name) for name in metrics}
+    first, last = "Learning curves", "Time per step"
+    return {first: PANELS[first], **curves, last: PANELS[last]}
+
+
+def _metric(name: str) -> Callable[[FigureBase, Run], None]:
+    def panel(figure: FigureBase, run: Run) -> None:
+        draw_curves(
+            figure,
+            [(split, *run.series(split, name)) for split in ("train", "validation")],
+            ylabel=name.replace("_", " "),
+            empty=f"No {name.replace('_', ' ')} was recorded.",
+        )
+
+    return panel

@@ -1,30 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config turned into the functions that a run calls: initialise, train step, predict.
+"""A config turned into the functions that a run calls: initialise, train step, evaluate.
 
 Built once and shared by training, evaluation, export and the compile report, so that all of them
 speak of the same program. Nothing here loops or writes files.
+
+What is trained is the business of a *task*: ``config.task.name`` is the name of a file of
+``experiments/tasks``, which has one function
+
+    build(config, mesh) -> Job
+
+that checks its own keys of ``config.task`` (`config.check_task`), loads its data and puts together
+
+* ``init``: `step.make_init` of the model's init and the optimizer;
+* ``step``: `step.make_step` of what the task proposes for a batch, a gradient and functions for the
+  optimizer's first transform (`step.Proposal`; `step.descend` where there is one objective);
+* the optimizer: ``config.make_optimizer(config, first=...)``, where `first` is a transform that
+  stands before all others in the chain (`optim.sam_multitask`, `optim.ignite`);
+* ``evaluate``: metrics of a split; what a run is judged by is called "accuracy" where it is one.
+  `over_split` calls a function on every example of a split.
+
+The loop, checkpoints, metrics, resuming and sweeps are then the same for every task. Two rules keep
+them so: the config's seed may reach a job through `init`'s key and `train_batches` alone (sweeps
+build one job for all seeds), and the step may depend on the past through the state alone.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import xloss
-from experiments import data, models, sharding
-from experiments.config import losses_of, make_optimizer, resolve_loss, validate
-from experiments.errors import BadInput
-from xloss.catalogue import Entry
-
-State = dict[str, Any]
-#: state["first_bad"] while every loss, gradient and parameter so far was finite.
-ALL_FINITE = -1
+from experiments import data, sharding
+from experiments.config import validate
+from experiments.step import Batch, State
+from xloss.catalogue import Entry, Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +47,27 @@ class Job:
     Attributes:
       config: as given.
       dataset: the three splits.
-      entry: the loss's row of the catalogue.
-      arguments: its hyperparameters.
       mesh: (`data`, `model`) over all devices.
       init: PRNG key -> state, replicated over the mesh.
       step: (state, batch) -> (state, metrics); the given state is donated. The batch is spread
         over `data`.
-      predict: (parameters, inputs [B, ...]) -> scores, spread over `data`.
+      evaluate: (parameters, split) -> metrics and, for a task whose test scores make pictures (one
+        classification), {"scores", "labels", "index"} of the split in order; else None. Called by
+        every process; "train", "validation" or "test".
+      name: what is trained, for people: "comp_sum".
+      entry: the loss's or method's row of the catalogue, None if it has none.
+      notes: further lines to print when training starts.
     """
 
     config: ConfigDict
     dataset: data.Dataset
-    entry: Entry
-    arguments: Mapping[str, Any]
     mesh: Mesh
     init: Callable[[jax.Array], State]
     step: Any
-    predict: Any
+    evaluate: Callable[[Any, str], tuple[dict[str, float], dict[str, np.ndarray] | None]]
+    name: str
+    entry: Entry | Method | None
+    notes: tuple[str, ...] = ()
 
     def train_batches(self) -> Any:
         """This process's rows of the training batches: a grain iterator, before any of them."""
@@ -73,11 +90,9 @@ class Job:
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, dtypes and shardings of a global training batch."""
         size, spread = self.config.data.batch_size, sharding.over_data(self.mesh)
-        shapes = {"inputs": (self.dataset.input_shape, jnp.float32), "label": ((), jnp.int32),
-                  "index": ((), jnp.int32)}  # fmt: skip
         return {
-            name: jax.ShapeDtypeStruct((size, *shape), dtype, sharding=spread)
-            for name, (shape, dtype) in shapes.items()
+            name: jax.ShapeDtypeStruct((size, *value.shape), value.dtype, sharding=spread)
+            for name, value in self.dataset.train[0].items()
         }
 
 
@@ -91,111 +106,43 @@ def build(config: ConfigDict) -> Job:
     mesh = sharding.make_mesh()
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch_size(config.data[name], mesh, name)
-    dataset = data.load(config.data, seed=config.seed)
-    entry, arguments = resolve_loss(config, dataset)
-    model = models.build(
-        config.model,
-        input_shape=dataset.input_shape,
-        num_scores=None if dataset.task == "binary" else dataset.num_classes,
-    )
-    optimizer, schedule = make_optimizer(config)
-
-    def init(key: jax.Array) -> State:
-        init_key, run_key = jax.random.split(key)
-        params = model.init(init_key)
-        return {
-            "step": jnp.zeros((), jnp.int32),
-            "params": params,
-            "optimizer": optimizer.init(params),
-            "key": run_key,
-            "first_bad": jnp.full((), ALL_FINITE, jnp.int32),
-        }
-
-    def step(state: State, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        # A function of the step and not of the steps before: resuming needs no history of keys.
-        loss_key, dropout_key = jax.random.split(jax.random.fold_in(state["key"], state["step"]))
-
-        def objective(params):
-            scores = model.apply(params, batch["inputs"], dropout_key)
-            losses, stats = losses_of(entry, arguments, scores, batch["label"], key=loss_key)
-            return xloss.reduce(losses), stats
-
-        (loss, stats), gradient = jax.value_and_grad(objective, has_aux=True)(state["params"])
-        updates, optimizer_state = optimizer.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        count = state["step"] + 1
-        # Parameters too: a step can overflow them while its own loss is still finite.
-        fine = _all_finite((loss, gradient, params)) | (state["first_bad"] != ALL_FINITE)
-        new_state = {
-            "step": count,
-            "params": params,
-            "optimizer": optimizer_state,
-            "key": state["key"],
-            "first_bad": jnp.where(fine, state["first_bad"], count),
-        }
-        metrics = {
-            "loss": loss,
-            "accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype),
-            "gradient_norm": optax.tree.norm(gradient),
-            "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
-            "first_bad": new_state["first_bad"],
-        }
-        if not entry.exact_gradient:  # its scalar is no loss value: show one beside it
-            metrics["cross_entropy"] = jnp.mean(-stats.log_prob)
-        return new_state, metrics
-
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    return Job(
-        config=config,
-        dataset=dataset,
-        entry=entry,
-        arguments=arguments,
-        mesh=mesh,
-        init=jax.jit(init, out_shardings=whole),
-        step=jax.jit(
-            step, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
-        ),
-        predict=jax.jit(
-            lambda params, inputs: model.apply(params, inputs, None),
-            in_shardings=(whole, spread),
-            out_shardings=spread,
-        ),
-    )
+    task = importlib.import_module(f"experiments.tasks.{config.task.name}")
+    return task.build(config, mesh)
 
 
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def scores_of(job: Job, params: Any, split: str) -> dict[str, np.ndarray]:
-    """Scores of a whole split on the host, in order: {"scores", "labels", "index"}.
+def over_split(
+    source: data.Source,
+    function: Callable[[Batch], Mapping[str, jax.Array]],
+    config: ConfigDict,
+    mesh: Mesh,
+) -> dict[str, np.ndarray]:
+    """What a function says of every example of a split, on the host and in order.
 
     Args:
-      job: the job.
-      params: parameters, replicated over the mesh.
-      split: "train", "validation" or "test".
+      source: the split.
+      function: jitted, from a batch of `config.data.eval_batch_size` examples, spread over `data`,
+        to arrays [B, ...] by name. The last batch is padded: "where" of the batch is False there,
+        and what the function says of the padding is dropped.
+      config: the config.
+      mesh: the job's.
 
-    Raises:
-      BadInput: a label of the split is outside [0, K).
+    Returns:
+      The function's arrays, and "label" and "index", each [N, ...].
     """
-    parts: dict[str, list[np.ndarray]] = {"scores": [], "label": [], "index": []}
+    parts: dict[str, list[np.ndarray]] = {}
     batches = data.eval_batches(
-        getattr(job.dataset, split),
-        batch_size=job.config.data.eval_batch_size,
+        source,
+        batch_size=config.data.eval_batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    for batch in batches:
-        batch = sharding.to_devices(batch, job.mesh)
-        batch["scores"] = job.predict(params, batch.pop("inputs"))
-        host = {name: sharding.to_host(value) for name, value in batch.items()}
-        for name, rows in parts.items():
-            rows.append(host[name][host["where"]])
-    whole = {name: np.concatenate(rows) for name, rows in parts.items()}
-    labels, classes = whole["label"], job.dataset.num_classes
-    if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
-        raise BadInput(
-            f"config.data: expected labels in [0, {classes}), got {labels[wrong[0]]} for example "
-            f"{whole['index'][wrong[0]]} of the {split} split"
-        )
-    return {"scores": whole["scores"], "labels": labels, "index": whole["index"]}
+    for host_batch in batches:
+        batch = sharding.to_devices(host_batch, mesh)
+        kept = {name: batch[name] for name in ("label", "index", "where")}
+        found = {
+            name: sharding.to_host(value) for name, value in {**function(batch), **kept}.items()
+        }
+        where = found.pop("where")
+        for name, rows in found.items():
+            parts.setdefault(name, []).append(rows[where])
+    return {name: np.concatenate(rows) for name, rows in parts.items()}

@@ -23,7 +23,7 @@ from typing import Any
 from experiments.errors import BadInput
 from experiments.scoring import evaluation_metrics
 
-__all__ = ["MetricWriter", "Progress", "evaluation_metrics", "read_metrics"]
+__all__ = ["MetricWriter", "Progress", "evaluation_metrics", "jsonable", "read_metrics"]
 
 SPLITS = ("train", "validation", "test")
 FILE_NAME = "metrics.jsonl"
@@ -141,9 +141,14 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     return records
 
 
+def jsonable(values: Mapping[Any, float]) -> dict[Any, float | str]:
+    """The values with NaN and infinities as the strings that `float` reads back."""
+    return {name: value if math.isfinite(value) else _name(value) for name, value in values.items()}
+
+
 def _dump(step: int, split: str, values: Mapping[str, float]) -> str:
-    safe = {name: value if math.isfinite(value) else _name(value) for name, value in values.items()}
-    return json.dumps({"step": step, "split": split, **safe}, allow_nan=False) + "\n"
+    record = {"step": step, "split": split, **jsonable(values)}
+    return json.dumps(record, allow_nan=False) + "\n"
 
 
 def _name(value: float) -> str:

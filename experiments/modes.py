@@ -17,7 +17,8 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
 from experiments.job import Job, build
-from experiments.train import NonFinite, evaluate_split
+from experiments.train import NonFinite
+from xloss.catalogue import Entry
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -46,8 +47,7 @@ def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> st
     lines = [
         json.dumps(resolved(config), indent=2),
         "",
-        f"loss       {job.entry.name}: {job.entry.title}",
-        f"evidence   {job.entry.evidence}",
+        *_method(job),
         f"data       {job.dataset.name}: {sizes[0]} train, {sizes[1]} validation, {sizes[2]} test, "
         f"{job.dataset.num_classes} classes",
         f"model      {config.model.name}, {count:,} parameters",
@@ -56,6 +56,13 @@ def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> st
         f"workdir    {where}",
     ]
     return "\n".join(lines)
+
+
+def _method(job: Job) -> list[str]:
+    what = "loss" if isinstance(job.entry, Entry) else "method"
+    if job.entry is None:
+        return [f"{what:<10} {job.name}"]
+    return [f"{what:<10} {job.name}: {job.entry.title}", f"evidence   {job.entry.evidence}"]
 
 
 def restore(config: ConfigDict, directory: str, step: int | None) -> tuple[Job, int, Any]:
@@ -81,7 +88,7 @@ def evaluate(config: ConfigDict, directory: str, step: int | None) -> str:
     """
     job, step, params = restore(config, directory, step)
     target = Path(directory) / f"evaluation-{step}.json"
-    found = {split: evaluate_split(job, params, split)[0] for split in ("validation", "test")}
+    found = {split: job.evaluate(params, split)[0] for split in ("validation", "test")}
     if jax.process_index() == 0:
         plain = {
             split: {name: value if np.isfinite(value) else str(value) for name, value in m.items()}

@@ -24,7 +24,7 @@ from experiments.program import run_program
 from experiments.rundir import Run, flatten, read_run
 
 # Shown elsewhere on the page than in the table of run.json.
-_SHOWN_APART = ("loss", "class_names", "final_metrics")
+_SHOWN_APART = ("loss", "class_names", "final_metrics", "scores")
 _LABELS = {"cross_entropy": "cross-entropy", "mean_log_odds": "mean log-odds"}
 _LOSS_ROWS = (
     ("family", "family"),
@@ -59,7 +59,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
         page.picture(
             name, figures.render(lambda figure, p=panel: p(figure, run)), f"{name}, {title}"
         )
-        for name, panel in figures.PANELS.items()
+        for name, panel in figures.panels_of(run).items()
     ]
     (run.workdir / "report.png").write_bytes(figures.page(run, " | ".join([title, *_summary(run)])))
     body = [page.paragraph(_subtitle(run), kind="quiet")]
@@ -149,7 +149,7 @@ def _final_metrics(run: Run) -> list[str]:
 
 def _loss(run: Run) -> list[str]:
     if not run.loss:
-        return [page.paragraph(f"{run.loss_name}: the catalogue has no entry of this name.")]
+        return [page.paragraph(f"{run.loss_name}: not in the catalogue.")]
     arxiv = str(run.loss.get("arxiv") or "")
     linked = _ARXIV_ID.fullmatch(arxiv)
     rows = [("name", run.loss_name)]

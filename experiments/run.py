@@ -63,7 +63,10 @@ MAX_STEPS = flags.DEFINE_integer(
 )  # fmt: skip
 PROFILE = flags.DEFINE_bool("profile", False, "Write a profiler trace of ten steps to the workdir.")
 COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "host:port of process 0, for several processes."
+    "coordinator_address",
+    None,
+    "host:port of process 0, for several processes; alone and as "
+    "'auto', JAX finds out from the cluster (Cloud TPU, Slurm).",
 )
 NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes share the run.", lower_bound=1
@@ -158,6 +161,17 @@ def connect() -> None:
     address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     if address is None and count is None and index is None:
         return
+    import jax
+
+    if address == "auto" and count is None and index is None:
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise BadInput(
+                "--coordinator_address: expected host:port where JAX knows no cluster, got 'auto' "
+                f"({first_line(error)})"
+            ) from error
+        return
     if address is None or count is None or index is None:
         raise BadInput(
             "--coordinator_address, --num_processes, --process_id: expected all three or none"
@@ -166,14 +180,12 @@ def connect() -> None:
         raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:
         raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
-    import jax
-
     jax.distributed.initialize(address, count, index)
 
 
 def disconnect() -> None:
     """Leaves together: a process that is gone too early takes the others' last work with it."""
-    if NUM_PROCESSES.value is None:
+    if COORDINATOR.value is None:
         return
     import jax
 

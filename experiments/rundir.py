@@ -84,13 +84,27 @@ class Run:
 
     @property
     def loss_name(self) -> str:
-        """Name of the loss with the hyperparameters that the config sets: "comp_sum, tau=0.7"."""
-        configured = self.config.get("loss")
+        """Name of the loss with the hyperparameters that the config sets: "comp_sum, tau=0.7".
+
+        Of a task with a method of its own, what run.json calls the method.
+        """
+        configured, task = self.config.get("loss"), self.config.get("task")
+        if (
+            isinstance(task, dict)
+            and task.get("name") != "classification"
+            and "method" in self.info
+        ):
+            return str(self.info["method"])
         if not isinstance(configured, dict):
             return str(self.loss.get("name", "unknown loss"))
         settings = [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
                     for k, v in configured.items() if k != "name" and v is not None]  # fmt: skip
         return ", ".join([str(configured.get("name", "unknown loss")), *settings])
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the task is one whose test scores make pictures."""
+        return self.info.get("scores") is not False
 
     @property
     def injected_gradient(self) -> bool:
@@ -139,14 +153,16 @@ def read_run(workdir: str | os.PathLike) -> Run:
             f"workdir: expected the directory of a run, got {path}: no config.json in it"
         )
     missing = []
+    info = _read_json(path / "run.json") if (path / "run.json").exists() else {}
     for name, without in (
         ("run.json", "the run has not finished, or its machine and versions are unknown"),
         ("metrics.jsonl", "there are no curves and no final metrics"),
         ("evaluation.npz", "there are no pictures of the test scores"),
     ):
+        if name == "evaluation.npz" and info.get("scores") is False:
+            continue
         if not (path / name).exists():
             missing.append(f"{name} is missing: {without}.")
-    info = _read_json(path / "run.json") if (path / "run.json").exists() else {}
     return Run(
         workdir=path,
         config=_read_json(path / "config.json"),

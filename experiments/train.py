@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import sharding, workdir
 from experiments.checkpoint import Checkpoints
-from experiments.config import losses_of, resolved
+from experiments.config import resolved
 from experiments.errors import BadInput
-from experiments.job import ALL_FINITE, Job, State, build, scores_of
-from experiments.metrics import MetricWriter, Progress, evaluation_metrics, read_metrics
+from experiments.job import Job, build
+from experiments.metrics import MetricWriter, Progress, read_metrics
 from experiments.report import write_report
+from experiments.step import ALL_FINITE, State
 
 #: A --profile trace: steps left out before it (compiling, warming up), and steps in it.
 PROFILE_AFTER, PROFILED = 10, 10
@@ -126,12 +126,14 @@ def train(
             )
             if outcome.preempted:
                 return outcome
-            final, scores = evaluate_split(job, state["params"], "test")
+            final, scores = job.evaluate(state["params"], "test")
             if not _is_recorded(root, outcome.step, "test"):  # killed right after it, it is
                 writer.write(outcome.step, "test", final)
 
     if is_main:
-        workdir.write_evaluation(root, scores, job.dataset.task)
+        record["scores"] = scores is not None
+        if scores is not None:
+            workdir.write_evaluation(root, scores, job.dataset.task)
         seconds = outcome.seconds_per_step
         record["steps"] = outcome.step
         record["seconds_per_step"] = None if np.isnan(seconds) else seconds
@@ -182,9 +184,7 @@ def _steps(
             _stop_if_not_finite(state)
             spent += time.perf_counter() - began
             if evaluating:
-                writer.write(
-                    step, "validation", evaluate_split(job, state["params"], "validation")[0]
-                )
+                writer.write(step, "validation", job.evaluate(state["params"], "validation")[0])
             if preempted or step % config.checkpoint_every == 0 or step == last:
                 writer.flush()
                 checkpoints.save(step, state, iterator)
@@ -201,29 +201,11 @@ def _steps(
     return state, Outcome(step, preempted, spent / taken if taken > 0 else float("nan"))
 
 
-def evaluate_split(
-    job: Job, params: Any, split: str
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The metrics of a split, and the scores that they were taken from.
-
-    The configured loss is among them where its mean over a split of any size is one.
-    """
-    found = scores_of(job, params, split)
-    metrics = evaluation_metrics(found["scores"], found["labels"], job.dataset.task)
-    if job.entry.exact_gradient and not job.entry.couples_batch:
-        scores, labels = jnp.asarray(found["scores"]), jnp.asarray(found["labels"])
-        losses, _ = losses_of(job.entry, job.arguments, scores, labels, key=jax.random.key(0))
-        metrics["loss"] = float(np.mean(np.asarray(losses, np.float64)))
-    return metrics, found
-
-
 def _headline(job: Job, devices: str, start: int, last: int) -> str:
-    lines = [f"{job.entry.name} on {job.dataset.name}, {devices}, steps {start + 1} to {last}"]
+    line = f"{job.name} on {job.dataset.name}, {devices}, steps {start + 1} to {last}"
     if start:
-        lines[0] += f" (continuing from the checkpoint of step {start})"
-    if not job.entry.exact_gradient:
-        lines.append(f"{job.entry.name}: 'loss' is no loss value, only its gradient means anything")
-    return "\n".join(lines)
+        line += f" (continuing from the checkpoint of step {start})"
+    return "\n".join([line, *job.notes])
 
 
 def _is_recorded(root: Path, step: int, split: str) -> bool:

@@ -5,7 +5,6 @@
 versions, on which devices and how it ended; `evaluation.npz` holds the test scores.
 """
 
-import dataclasses
 import json
 import os
 import platform
@@ -120,7 +119,7 @@ def write_evaluation(workdir: Path, found: Mapping[str, np.ndarray], task: str) 
 
 
 def record_of(job: Job, overrides: Sequence[str]) -> dict[str, Any]:
-    """What run.json says from the start: versions, devices, commit, overrides, loss and data."""
+    """What run.json says from the start: versions, devices, commit, overrides, method and data."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -128,13 +127,14 @@ def record_of(job: Job, overrides: Sequence[str]) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     devices, dataset = jax.devices(), job.dataset
-    entry = {field.name: getattr(job.entry, field.name) for field in dataclasses.fields(job.entry)}
+    entry = {} if job.entry is None else dict(vars(job.entry))
     return {
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "processes": jax.process_count(),
         "commit": _commit(),
         "overrides": list(overrides),
+        "method": job.name,
         "loss": {name: value for name, value in entry.items() if name != "function"},
         "class_names": list(dataset.class_names),
         "data": {

@@ -35,6 +35,8 @@ def base_config() -> ConfigDict:
             "model": ConfigDict(
                 {"name": "mlp", "hidden": (64,), "activation": "relu", "dropout": 0.0}
             ),
+            # A file of experiments/tasks, and its keys.
+            "task": ConfigDict({"name": "classification"}),
             "loss": loss("cross_entropy"),
             "optimizer": ConfigDict(
                 {

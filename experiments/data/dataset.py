@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 Batch = dict[str, np.ndarray]
-Task = Literal["multiclass", "binary"]
+Task = Literal["multiclass", "binary", "several", "regression"]
 
 
 class Source(Protocol):
@@ -23,7 +23,10 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, position: int) -> Batch:
-        """One example: inputs float32 [...], label int32 [], index int32 [] (== position)."""
+        """One example: inputs float32 [...], label int32 [], index int32 [] (== position).
+
+        A task of its own may have labels of another shape, or float32 ones.
+        """
         ...
 
     def gather(self, positions: np.ndarray) -> Batch:
@@ -33,18 +36,18 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A classification problem, split in three.
+    """A problem, split in three: a classification problem unless `task` says otherwise.
 
     Attributes:
         name: how logs and reports call it.
         train, validation, test: the splits (`Source`).
-        num_classes: K >= 2.
+        num_classes: K >= 2; 0 for regression.
         input_shape: shape of one example's `inputs`, for example (8, 8); a model that wants
             vectors flattens.
         task: "binary" when K == 2 (the model has one score an example, class 1 is positive),
-            else "multiclass".
+            else "multiclass". "several": labels [T], each of K classes. "regression": float32.
         licence: under what terms the data may be used, in one line.
-        class_names: K names; class_names[label] names a label.
+        class_names: K names; class_names[label] names a label. () for regression.
     """
 
     name: str
@@ -69,7 +72,7 @@ class ArraySource:
     Args:
         inputs: [n, ...], any real dtype. Kept as it is and converted on reading, so that 8-bit
             pictures take 8 bits.
-        labels: integer [n].
+        labels: integer [n], or [n, T] for several tasks, or float [n] for regression.
         divisor: inputs are divided by it on reading (255 turns 8-bit pictures into [0, 1]).
 
     Raises:
@@ -83,7 +86,7 @@ class ArraySource:
                 f"got inputs {inputs.shape} and labels {labels.shape}"
             )
         self._inputs = inputs
-        self._labels = np.asarray(labels, np.int32)
+        self._labels = np.asarray(labels, np.float32 if labels.dtype.kind == "f" else np.int32)
         self._divisor = np.float32(divisor)
 
     def __len__(self) -> int:

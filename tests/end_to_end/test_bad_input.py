@@ -60,6 +60,10 @@ WHOLE: dict[str, tuple[str, list[str]]] = {
 }
 #: The same, for what is wrong in a line that would be sound without it.
 ADDED: dict[str, tuple[str, list[str]]] = {
+    "unknown task": (
+        "--config.task.name=clasification",
+        ["--config.task.name", "did you mean 'classification'"],
+    ),
     "unknown flag": ("--max_step=3", ["max_step", "max_steps"]),
     "unknown mode": ("--mode=test", ["mode", "train", "test"]),
     "positional": ("extra", ["expected flags only", "extra"]),
@@ -71,6 +75,10 @@ ADDED: dict[str, tuple[str, list[str]]] = {
     "process without the others": (
         "--process_id=0",
         ["--coordinator_address", "--num_processes", "all three"],
+    ),
+    "a cluster to find out, and none there": (
+        "--coordinator_address=auto",
+        ["--coordinator_address", "expected host:port", "'auto'"],
     ),
     "process out of range": (
         "--coordinator_address=localhost:1 --num_processes=2 --process_id=2",

@@ -10,7 +10,8 @@ import pytest
 from experiments import sharding
 from experiments.config import load_file, locate, make_optimizer
 from experiments.errors import BadInput
-from experiments.job import ALL_FINITE, Job, State, build, scores_of
+from experiments.job import Job, build
+from experiments.step import ALL_FINITE, State
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,7 @@ def test_ensloss_shows_a_cross_entropy_beside_its_scalar():
 
 def test_scores_are_in_order_and_without_padding():
     job = build(config_of(data__eval_batch_size=64))
-    found = scores_of(job, job.init(jax.random.key(0))["params"], "test")
+    found = job.evaluate(job.init(jax.random.key(0))["params"], "test")[1]
     assert found["scores"].shape == (359, 10)
     np.testing.assert_array_equal(found["index"], np.arange(359))
     expected = job.dataset.test.gather(np.arange(359))["label"]
@@ -149,7 +150,7 @@ def test_a_wrong_label_outside_training_is_named(tmp_path):
     named = []
     for split in ("train", "validation", "test"):
         try:
-            scores_of(job, params, split)
+            job.evaluate(params, split)
         except BadInput as error:
             named.append(str(error))
     assert len(named) == 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop in this process, on eight CPU devices: what it keeps, repeats, refuses and survives."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -113,14 +114,17 @@ def test_a_run_that_dies_at_its_very_end_has_one_test_record(whole, tmp_path, mo
     def die(*_):
         raise OSError("no space left")
 
-    evaluate = train.evaluate_split
+    def dying(config):
+        job = built(json.dumps(resolved(config), sort_keys=True))
+        return dataclasses.replace(
+            job, evaluate=lambda *a: die() if a[1] == "test" else job.evaluate(*a)
+        )
+
     with monkeypatch.context() as patched, pytest.raises(OSError, match="no space left"):
         if moment == "before run.json":
             patched.setattr(train.workdir, "write_evaluation", die)
         else:
-            patched.setattr(
-                train, "evaluate_split", lambda *a: die() if a[2] == "test" else evaluate(*a)
-            )
+            patched.setattr(train, "build", dying)
         run(tmp_path / "died")
 
     run(tmp_path / "died")

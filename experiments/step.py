@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The train step of every task: what a task proposes, and all that is the same whatever it is.
+
+A task says what it makes of a batch (a :class:`Proposal`); `make_step` does the rest once for all:
+one PRNG key a step, the optimizer, the memory of the first step that was not finite, donation and
+shardings.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from experiments import sharding
+
+State = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+#: state["first_bad"] while every loss, gradient and parameter so far was finite.
+ALL_FINITE = -1
+
+
+class Proposal(NamedTuple):
+    """What a task makes of parameters and a batch.
+
+    Attributes:
+      loss: scalar; NaN or infinity stops the run.
+      gradient: like the parameters, what the optimizer is given. None where the optimizer's first
+        transform makes the gradient itself (`optim.sam_multitask`): it is then given zeros.
+      metrics: name -> scalar, for the log. `make_step` adds "loss", "learning_rate", "first_bad"
+        and, where there is a gradient, "gradient_norm".
+      extra: extra arguments of the optimizer's `update` by name, functions of the parameters over
+        the SAME batch and key: grad_fn, task_losses_fn, mean_prediction_fn. Transforms that take
+        none are not given any.
+    """
+
+    loss: jax.Array
+    gradient: Any
+    metrics: dict[str, jax.Array]
+    extra: dict[str, Callable[[Any], Any]]
+
+
+#: (parameters, batch, key) -> what to do; the key is a function of the step alone.
+Propose = Callable[[Any, Batch, jax.Array], Proposal]
+
+
+def descend(objective: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict]]) -> Propose:
+    """The proposal of a task that has one objective: its gradient, and `grad_fn` for SAM.
+
+    Args:
+      objective: (parameters, batch, key) -> (scalar, metrics).
+    """
+
+    def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
+        def of_batch(where: Any) -> tuple[tuple[jax.Array, dict], Any]:
+            return jax.value_and_grad(objective, has_aux=True)(where, batch, key)
+
+        (loss, metrics), gradient = of_batch(params)
+        return Proposal(loss, gradient, metrics, {"grad_fn": lambda where: of_batch(where)[1]})
+
+    return propose
+
+
+def make_init(
+    init_params: Callable[[jax.Array], Any],
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Callable[[jax.Array], State]:
+    """PRNG key -> state, replicated over the mesh and jitted."""
+
+    def init(key: jax.Array) -> State:
+        init_key, run_key = jax.random.split(key)
+        params = init_params(init_key)
+        return {
+            "step": jnp.zeros((), jnp.int32),
+            "params": params,
+            "optimizer": optimizer.init(params),
+            "key": run_key,
+            "first_bad": jnp.full((), ALL_FINITE, jnp.int32),
+        }
+
+    return jax.jit(init, out_shardings=sharding.replicated(mesh))
+
+
+def make_step(
+    propose: Propose,
+    optimizer: optax.GradientTransformationExtraArgs,
+    schedule: optax.Schedule,
+    mesh: Mesh,
+) -> Any:
+    """(state, batch) -> (state, metrics), jitted; the given state is donated.
+
+    Args:
+      propose: the task's part.
+      optimizer: a chain from `config.make_optimizer`.
+      schedule: its learning rate, for the log.
+      mesh: the state is replicated over it, the batch spread over `data`.
+    """
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        # A function of the step and not of the steps before: resuming needs no history of keys.
+        key = jax.random.fold_in(state["key"], state["step"])
+        loss, gradient, metrics, extra = propose(state["params"], batch, key)
+        given = jax.tree.map(jnp.zeros_like, state["params"]) if gradient is None else gradient
+        updates, optimizer_state = optimizer.update(
+            given, state["optimizer"], state["params"], **extra
+        )
+        params = optax.apply_updates(state["params"], updates)
+        count = state["step"] + 1
+        # Parameters too: a step can overflow them while its own loss is still finite.
+        fine = _all_finite((loss, gradient, params)) | (state["first_bad"] != ALL_FINITE)
+        new_state = {
+            "step": count,
+            "params": params,
+            "optimizer": optimizer_state,
+            "key": state["key"],
+            "first_bad": jnp.where(fine, state["first_bad"], count),
+        }
+        logged = {
+            "loss": loss,
+            "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
+            "first_bad": new_state["first_bad"],
+        }
+        if gradient is not None:
+            logged["gradient_norm"] = optax.tree.norm(gradient)
+        return new_state, metrics | logged
+
+    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
+    return jax.jit(
+        step, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
+    )
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
