@@ -37,6 +37,8 @@ TASKS = tuple(
         if path.stem != "__init__"
     )
 )
+#: Tasks that attack their inputs, for the losses that need it.
+ATTACKING = ("adversarial",)
 
 
 class Rule(NamedTuple):
@@ -245,10 +247,11 @@ def resolve_loss(
             "distances; with config.model.head = 'harmonic' the model makes logits of them, and "
             "cross_entropy is the harmonic loss)"
         )
-    if entry.takes_attacked:
+    if entry.takes_attacked and config.task.name not in ATTACKING:
         raise BadInput(
-            f"--config.loss.name: expected a loss of the logits at clean inputs, got "
-            f"{entry.name!r} (it reads logits at attacked inputs)"
+            f"--config.loss.name: expected a loss of clean inputs for the task "
+            f"{config.task.name!r}, got {entry.name!r} (it reads logits at attacked inputs, which "
+            f"the task {ATTACKING[0]!r} makes)"
         )
     binary = dataset is not None and dataset.task == "binary"
     if binary and not entry.takes_statistics:
@@ -261,7 +264,9 @@ def resolve_loss(
     labels = jax.ShapeDtypeStruct((4,), jnp.int32)
     try:
         jax.eval_shape(
-            lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0))[0], scores, labels
+            lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0), attacked=z)[0],
+            scores,
+            labels,
         )
     except (ValueError, TypeError) as error:
         raise _refused(error, spec) from error
@@ -276,6 +281,7 @@ def losses_of(
     *,
     key: jax.Array,
     where: jax.Array | None = None,
+    attacked: jax.Array | None = None,
 ) -> tuple[jax.Array, xloss.LogitStatistics]:
     """Losses [B], and the statistics that they were taken from, for either kind of scores.
 
@@ -286,13 +292,19 @@ def losses_of(
       labels: integer [B].
       key: for the losses that draw.
       where: bool [B] or None.
+      attacked: logits [B, K] at attacked inputs, for the losses that read them.
     """
     if scores.ndim == 1:
         stats = xloss.binary_statistics(scores, labels, where=where)
     else:
         stats = xloss.logit_statistics(scores, labels, where=where)
     extra = {"key": key} if "key" in entry.needs else {}
-    given = (stats,) if entry.takes_statistics else (scores, labels)
+    given: tuple[Any, ...] = (stats,) if entry.takes_statistics else (scores, labels)
+    if "candidate_logits" in entry.needs:
+        assert attacked is not None, "only tasks that attack get here"
+        given = (jnp.stack([scores, attacked]), labels)
+    elif "adversarial_logits" in entry.needs:
+        given = (scores, attacked, labels) if "logits" in entry.needs else (attacked, labels)
     return entry.function(*given, where=where, **arguments, **extra), stats
 
 

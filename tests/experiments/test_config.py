@@ -76,6 +76,10 @@ def test_every_loss_has_its_hyperparameters_as_keys(name: str):
             configs.resolve_loss(digits(**{"loss.name": name}))
     else:
         given = {"loss.surrogate": "logistic"} if "surrogate" in entry.hyperparameters else {}
+        if entry.takes_attacked:
+            with pytest.raises(BadInput, match="--config.loss.name: .* at attacked inputs"):
+                configs.resolve_loss(digits(**{"loss.name": name}))
+            given = {"task.name": "adversarial"}
         assert configs.resolve_loss(digits(**{"loss.name": name}, **given))[0] is entry
 
 

@@ -43,7 +43,7 @@ def distances(x_adv, norm, x=X):
     return moved.max(-1) if norm == "linf" else np.sqrt(np.square(moved).sum(-1))
 
 
-def linear_problem(classes, features=8, examples=12, seed=0):
+def linear_problem(classes, features=8, examples=64, seed=0):
     """A linear model in float64 and the exact extremes of its margins, without a box."""
     rng = np.random.default_rng(seed)
     W = rng.normal(size=(features, classes))
@@ -85,28 +85,45 @@ def test_pgd_reaches_95_percent_of_the_exact_inner_maximum_on_linear_models(
     W, x, y = linear_problem(classes)
     exact = exact_margin if objective == "margin" else exact_cross_entropy
     clean = exact(W, x, y, 0.0, norm)
+    apply = partial(linear, jnp.asarray(W))
+    options = {"key": KEY, "norm": norm, "objective": objective, "steps": 40, "bounds": None}
     for radius in (0.03, 0.3):
-        found = pgd(
-            partial(linear, jnp.asarray(W)),
-            x,
-            y,
-            key=KEY,
-            radius=radius,
-            norm=norm,
-            objective=objective,
-            steps=20,
-            restarts=4,
-            bounds=None,
-        )
         best = exact(W, x, y, radius, norm)
-        ratio = (np.asarray(found.loss) - clean) / (best - clean)
-        assert ratio.max() <= 1 + 1e-9
-        assert ratio.min() >= 0.95
+        one = pgd(apply, x, y, radius=radius, **options).loss
+        many = pgd(apply, x, y, radius=radius, restarts=30, **options).loss
+        one, many = ((np.asarray(found) - clean) / (best - clean) for found in (one, many))
+        assert max(one.max(), many.max()) <= 1 + 1e-9
+        assert one.mean() >= 0.95 and many.mean() >= 0.99
+        # Of single examples a few end at a corner that is best nearby only.
+        assert np.mean(many >= 0.95) >= 0.95
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_pgd_towards_each_class_reaches_it_for_every_example(norm, x64):
+    W, x, y = linear_problem(5)
+
+    def towards(target, logits, labels):
+        return logits[:, target] - jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+
+    @jax.jit
+    @jax.vmap
+    def margins(target):
+        goal = jax.tree_util.Partial(towards, target)
+        return pgd(
+            partial(linear, jnp.asarray(W)), x, y, key=KEY, radius=0.3, norm=norm, objective=goal,
+            steps=40, bounds=None,
+        ).loss  # fmt: skip
+
+    found = np.array(margins(jnp.arange(5)))
+    found[y, np.arange(len(y))] = -np.inf
+    clean, best = exact_margin(W, x, y, 0.0, norm), exact_margin(W, x, y, 0.3, norm)
+    ratio = (found.max(0) - clean) / (best - clean)
+    assert ratio.max() <= 1 + 1e-9 and ratio.min() >= 0.95
 
 
 def test_pgd_reaches_the_exact_maximum_under_box_bounds_too(x64):
     W, _, y = linear_problem(2)
-    x = np.random.default_rng(1).uniform(size=(12, 8))
+    x = np.random.default_rng(1).uniform(size=(64, 8))
     radius, other = 0.3, 1 - y
     slope = (W[:, other] - W[:, y]).T
     corner = np.where(slope > 0, np.minimum(x + radius, 1.0), np.maximum(x - radius, 0.0))

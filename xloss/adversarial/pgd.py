@@ -80,7 +80,8 @@ def pgd(
       step_size: scalar >= 0, traced; None is 2.5 radius / steps.
       bounds: (low, high) of legal inputs, scalars or arrays that broadcast to the inputs; None
         for none.
-      restarts: random starts, static; every example keeps its best.
+      restarts: random starts, static; every example keeps its best. They do not find every class:
+        one attack for each, with (logits, labels) -> z_t - z_y, is exact on linear models.
       random_start: False starts at the inputs ("kl" has no gradient there).
       start: inputs to start from instead, projected first; of the inputs' shape.
       return_best: False returns the last iterate, as the authors' training does.
