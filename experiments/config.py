@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 import xloss
@@ -23,13 +22,11 @@ from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
 from experiments.errors import BadInput
+from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS
 from experiments.rundir import flatten
-from xloss import catalogue, optim
+from xloss import catalogue
 
 SHIPPED = Path(__file__).resolve().parent / "configs"
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
-SHARPNESS = {"sam": optim.sam, "asam": optim.asam}
 TASKS = tuple(
     sorted(
         path.stem
@@ -306,49 +303,6 @@ def losses_of(
     elif "adversarial_logits" in entry.needs:
         given = (scores, attacked, labels) if "logits" in entry.needs else (attacked, labels)
     return entry.function(*given, where=where, **arguments, **extra), stats
-
-
-def make_optimizer(
-    config: ConfigDict, first: optax.GradientTransformation | None = None
-) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
-    """The optax optimizer of config.optimizer, and its learning-rate schedule.
-
-    Args:
-      config: the config.
-      first: a transform to stand before all others, clipping included. The extra arguments of its
-        `update` come from the task's `step.Proposal`.
-
-    Raises:
-      BadInput: the config asks for SAM, which must stand first too.
-    """
-    options = config.optimizer
-    rate, warmup = float(options.learning_rate), options.warmup_steps
-    if options.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(rate, config.steps - warmup)
-    else:
-        schedule = optax.constant_schedule(rate)
-    if warmup:
-        ramp = optax.linear_schedule(rate / warmup, rate, warmup)
-        schedule = optax.join_schedules([ramp, schedule], [warmup])
-    optimizer = {
-        "adam": lambda: optax.adam(schedule),
-        "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
-        "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
-    }[options.name]()
-    before: list[optax.GradientTransformation] = [] if first is None else [first]
-    if (sharpness := options.get("sharpness")) is not None:
-        if first is not None:
-            raise BadInput(
-                f"--config.optimizer.sharpness: expected none for this task, whose own transform "
-                f"stands first, got {sharpness!r}"
-            )
-        radius = {} if options.get("rho") is None else {"rho": options.rho}
-        before = [SHARPNESS[sharpness](**radius)]
-    if np.isfinite(options.clip_norm):
-        before.append(optax.clip_by_global_norm(options.clip_norm))
-    if before:
-        optimizer = optax.chain(*before, optimizer)
-    return optax.with_extra_args_support(optimizer), schedule
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

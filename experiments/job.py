@@ -14,7 +14,7 @@ that checks its own keys of ``config.task`` (`config.check_task`), loads its dat
 * ``init``: `step.make_init` of the model's init and the optimizer;
 * ``step``: `step.make_step` of what the task proposes for a batch, a gradient and functions for the
   optimizer's first transform (`step.Proposal`; `step.descend` where there is one objective);
-* the optimizer: ``config.make_optimizer(config, first=...)``, where `first` is a transform that
+* the optimizer: ``optimizer.make_optimizer(config, first=...)``, where `first` is a transform that
   stands before all others in the chain (`optim.sam_multitask`, `optim.ignite`);
 * ``evaluate``: metrics of a split; what a run is judged by is called "accuracy" where it is one.
   `over_split` calls a function on every example of a split.

@@ -94,7 +94,7 @@ def make_step(
 
     Args:
       propose: the task's part.
-      optimizer: a chain from `config.make_optimizer`.
+      optimizer: a chain from `optimizer.make_optimizer`.
       schedule: its learning rate, for the log.
       mesh: the state is replicated over it, the batch spread over `data`.
     """

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
-from experiments.config import check_task, losses_of, make_optimizer, resolve_loss
+from experiments.config import check_task, losses_of, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
+from experiments.optimizer import make_optimizer
 from experiments.scoring import evaluation_metrics
 from experiments.step import Batch, descend, make_init, make_step
 

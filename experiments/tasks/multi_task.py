@@ -31,10 +31,11 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
-from experiments.config import Rule, check_task, losses_of, make_optimizer, one_of, resolve_loss
+from experiments.config import Rule, check_task, losses_of, one_of, resolve_loss
 from experiments.data.pairs import side_by_side
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
+from experiments.optimizer import make_optimizer
 from experiments.scoring import evaluation_metrics
 from experiments.step import Batch, Proposal, make_init, make_step
 from experiments.tasks.classification import check_labels

@@ -32,10 +32,11 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments import models, sharding
-from experiments.config import Rule, check_task, make_optimizer, one_of
+from experiments.config import Rule, check_task, one_of
 from experiments.data.tf_bind import PLACES, load_tf_bind
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
+from experiments.optimizer import make_optimizer
 from experiments.step import Batch, Proposal, make_init, make_step
 from xloss import optim
 from xloss.catalogue import METHODS

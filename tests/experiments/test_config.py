@@ -16,6 +16,7 @@ from experiments import config as configs
 from experiments.configs import common
 from experiments.data import load
 from experiments.errors import BadInput
+from experiments.optimizer import make_optimizer
 from xloss.catalogue import LOSSES
 
 SHIPPED = sorted(
@@ -131,7 +132,7 @@ RATE = {"steps": 100, "optimizer.learning_rate": 0.1, "optimizer.schedule": "con
 def test_the_schedule(schedule, warmup, expected):
     changes = {**RATE, "optimizer.schedule": schedule, "optimizer.warmup_steps": warmup}
 
-    _, rate = configs.make_optimizer(digits(**changes))
+    _, rate = make_optimizer(digits(**changes))
 
     assert {step: float(rate(step)) for step in expected} == pytest.approx(expected, abs=1e-7)
 
@@ -149,7 +150,7 @@ def test_the_schedule(schedule, warmup, expected):
     ],
 )
 def test_the_optimizer(options, by_hand):
-    ours, _ = configs.make_optimizer(
+    ours, _ = make_optimizer(
         digits(**RATE, **{f"optimizer.{key}": value for key, value in options.items()})
     )
     params, gradient = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([6.0, -8.0])}

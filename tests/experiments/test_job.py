@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import sharding
-from experiments.config import load_file, locate, make_optimizer
+from experiments.config import load_file, locate
 from experiments.errors import BadInput
 from experiments.job import Job, build
+from experiments.optimizer import make_optimizer
 from experiments.step import ALL_FINITE, State
 
 

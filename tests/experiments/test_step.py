@@ -8,9 +8,10 @@ import optax
 import pytest
 
 from experiments import figures, sharding
-from experiments.config import Rule, check_task, load_file, locate, make_optimizer, validate
+from experiments.config import Rule, check_task, load_file, locate, validate
 from experiments.errors import BadInput
 from experiments.job import build
+from experiments.optimizer import make_optimizer
 from experiments.report import write_report
 from experiments.rundir import read_run
 from experiments.step import Proposal, descend, make_init, make_step

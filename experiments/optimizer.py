@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizer that a config names: an optax chain, and its learning-rate schedule."""
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from experiments.errors import BadInput
+from xloss import optim
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+SHARPNESS = {"sam": optim.sam, "asam": optim.asam}
+
+
+def make_optimizer(
+    config: ConfigDict, first: optax.GradientTransformation | None = None
+) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
+    """The optax optimizer of config.optimizer, and its learning-rate schedule.
+
+    Args:
+      config: the config.
+      first: a transform to stand before all others, clipping included. The extra arguments of its
+        `update` come from the task's `step.Proposal`.
+
+    Raises:
+      BadInput: the config asks for SAM, which must stand first too.
+    """
+    options = config.optimizer
+    rate, warmup = float(options.learning_rate), options.warmup_steps
+    if options.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(rate, config.steps - warmup)
+    else:
+        schedule = optax.constant_schedule(rate)
+    if warmup:
+        ramp = optax.linear_schedule(rate / warmup, rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+    optimizer = {
+        "adam": lambda: optax.adam(schedule),
+        "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
+        "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
+    }[options.name]()
+    before: list[optax.GradientTransformation] = [] if first is None else [first]
+    if (sharpness := options.get("sharpness")) is not None:
+        if first is not None:
+            raise BadInput(
+                f"--config.optimizer.sharpness: expected none for this task, whose own transform "
+                f"stands first, got {sharpness!r}"
+            )
+        radius = {} if options.get("rho") is None else {"rho": options.rho}
+        before = [SHARPNESS[sharpness](**radius)]
+    if np.isfinite(options.clip_norm):
+        before.append(optax.clip_by_global_norm(options.clip_norm))
+    if before:
+        optimizer = optax.chain(*before, optimizer)
+    return optax.with_extra_args_support(optimizer), schedule
