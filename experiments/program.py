@@ -9,12 +9,30 @@ from absl import app, flags
 from experiments.errors import BadInput
 
 
-def run_program(name: str, main: Callable[[Sequence[str]], None]) -> None:
-    """Runs `main` with the command line; bad input or a wrong flag is one line and exit code 2."""
+def run_program(
+    name: str,
+    main: Callable[[Sequence[str]], None],
+    flag_values: flags.FlagValues = flags.FLAGS,
+    about: str | None = None,
+) -> None:
+    """Runs `main` with the command line; bad input or a wrong flag is one line and exit code 2.
+
+    Args:
+      name: what the line begins with.
+      main: takes the arguments that are no flags.
+      flag_values: where the program's flags are defined; of its own where their names are those of
+        another program (`--config`), so that one process can import both.
+      about: what --help says above the flags, for a program with flags of its own.
+    """
 
     def parse(arguments: Sequence[str]) -> list[str]:
+        if flag_values is not flags.FLAGS and {"--help", "-help", "-h"} & set(arguments):
+            print(f"{(about or '').strip()}\n\nFlags:{flag_values.get_help()}")
+            sys.exit(0)
         try:
-            return flags.FLAGS(arguments)
+            rest = flag_values(arguments)
+            flags.FLAGS.mark_as_parsed()  # app.run wants it, whoever's flags they are
+            return rest
         except flags.Error as error:
             sys.exit(_refuse(name, error))
 

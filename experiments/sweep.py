@@ -56,18 +56,37 @@ from experiments.step import ALL_FINITE
 from experiments.sweep_table import write_table
 from experiments.workdir import write_json
 
-_CONFIG = flags.DEFINE_string("config", None, "A shipped config or a .py file, as in run.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the sweep. Made if missing.")
-_SEEDS = flags.DEFINE_integer("seeds", 10, "How many seeds: 0 to SEEDS - 1.", lower_bound=1)
-_SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE[,VALUE...]: an axis of the grid.")
-_OVERRIDES = flags.DEFINE_string("overrides", None, "A Python file with a list OVERRIDES of dicts.")
+#: Of its own: --config and --workdir are flags of run too.
+_FLAGS = flags.FlagValues()
+_CONFIG = flags.DEFINE_string(
+    "config", None, "A shipped config or a .py file, as in run.", flag_values=_FLAGS
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the sweep. Made if missing.", flag_values=_FLAGS
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 10, "How many seeds: 0 to SEEDS - 1.", lower_bound=1, flag_values=_FLAGS
+)
+_SET = flags.DEFINE_multi_string(
+    "set", [], "KEY=VALUE[,VALUE...]: an axis of the grid.", flag_values=_FLAGS
+)
+_OVERRIDES = flags.DEFINE_string(
+    "overrides", None, "A Python file with a list OVERRIDES of dicts.", flag_values=_FLAGS
+)
 _SELECT = flags.DEFINE_string(
     "select", None, "Validation metric to sort by, with a minus where less is better; by default "
     "accuracy, or -loss where there is none.",
+    flag_values=_FLAGS,
 )  # fmt: skip
-_CHOOSE = flags.DEFINE_list("choose", [], "Keys whose best values, on validation, to list.")
+_CHOOSE = flags.DEFINE_list(
+    "choose", [], "Keys whose best values, on validation, to list.", flag_values=_FLAGS
+)
 _TOGETHER = flags.DEFINE_integer(
-    "together", 32, "How many seeds to train at once, at most: memory grows with it.", lower_bound=1
+    "together",
+    32,
+    "How many seeds to train at once, at most: memory grows with it.",
+    lower_bound=1,
+    flag_values=_FLAGS,
 )
 
 Overrides = Mapping[str, Any]
@@ -338,4 +357,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program("sweep", main)
+    run_program("sweep", main, _FLAGS, __doc__)

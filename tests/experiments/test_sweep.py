@@ -184,8 +184,8 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(arguments, said, tmp_p
     with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as end:
         patched.chdir(tmp_path)
         patched.setattr("sys.argv", ["sweep", *arguments])
-        sweep.flags.FLAGS.unparse_flags()
-        sweep.run_program("sweep", sweep.main)
+        sweep.run_program("sweep", sweep.main, sweep._FLAGS)
+    sweep._FLAGS.unparse_flags()
     sweep.flags.FLAGS.unparse_flags()
     err = capsys.readouterr().err
     assert end.value.code == 2 and said in err and len(err.splitlines()) == 1

@@ -36,8 +36,8 @@ def circle_metric(embeddings: ArrayLike) -> Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> corners = jnp.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-      >>> bool(circle_metric(jnp.array([2.0, 1.0]) * corners) < 1e-6)
+      >>> corners = jnp.array([[2.0, 1.0], [2.0, -1.0], [-2.0, 1.0], [-2.0, -1.0]])
+      >>> bool(circle_metric(corners) < 1e-6)
       True
     """
     points = _points("circle_metric", embeddings, at_least=3)
