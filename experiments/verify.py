@@ -8,6 +8,7 @@ that `--check`, and a test, can compare the committed file letter by letter.
 import ast
 import difflib
 import functools
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from absl import flags
 import xloss
 from experiments import golden
 from experiments.benchmarks import losses as bench
+from experiments.config import SHIPPED
 from experiments.errors import BadInput
 from experiments.program import run_program
 from xloss.catalogue import LOSSES, METHODS, Entry, Method
@@ -39,7 +41,8 @@ Written by `python -m experiments.verify`; CI fails when it differs.
   mathematics promises.
 - *temporaries*: bytes that value and gradient of the mean loss need beside their arguments and
   results, over the bytes of logits {list(SIZE)} in float32, as compiled for one CPU device.
-- *reproduction*: whether the paper's claim held in our runs; "-" where none was made yet.
+- *reproduction*: whether the paper's claims held in the runs that the named config describes;
+  "-" where none were made yet.
 
 """
 
@@ -73,6 +76,17 @@ def invariant_count(slug: str | None) -> str:
     return str(sum(getattr(node, "name", "").startswith("test_") for node in nodes))
 
 
+def verdicts() -> dict[str, str]:
+    """Name in the catalogue -> what the shipped configs' runs say of the paper's claims."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(SHIPPED.glob("*.py")):
+        for name, verdict in runpy.run_path(str(path)).get("VERDICT", {}).items():
+            if name not in LOSSES and name not in METHODS:
+                raise BadInput(f"{path}: VERDICT: expected names of the catalogue, got {name!r}")
+            found.setdefault(name, []).append(f"{verdict} (`{path.stem}`)")
+    return {name: "; ".join(said) for name, said in found.items()}
+
+
 def temporaries(entry: Entry) -> str:
     """Compiled temporaries of value and gradient, as a share of the logits."""
     hyper = {"key": bench.jax.random.key(0)} if "key" in entry.needs else {}
@@ -99,11 +113,12 @@ def document() -> str:
         "| reproduction |",
         "| --- | --- | --- | --- | --- | ---: | ---: | --- |",
     ]
+    said = verdicts()
     for entry in LOSSES.values():
         rows.append(
             f"| `{entry.name}` | {entry.title} | {entry.arxiv or '-'} | {entry.evidence} | "
             f"{golden_counts(entry.slug)} | {invariant_count(entry.slug)} | "
-            f"{temporaries(entry)} | - |"
+            f"{temporaries(entry)} | {said.get(entry.name, '-')} |"
         )
     # What is no loss has no temporaries of its own: one row for all functions of a paper.
     papers: dict[tuple[str, str], list[Method]] = {}
@@ -114,7 +129,8 @@ def document() -> str:
         first = methods[0]
         rows.append(
             f"| {names} | {title} | {first.arxiv or '-'} | {evidence} | "
-            f"{golden_counts(first.slug)} | {invariant_count(first.slug)} | - | - |"
+            f"{golden_counts(first.slug)} | {invariant_count(first.slug)} | - | "
+            f"{'; '.join(said[m.name] for m in methods if m.name in said) or '-'} |"
         )
     return HEADER + "\n".join(rows) + "\n"
 

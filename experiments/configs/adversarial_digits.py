@@ -41,6 +41,9 @@ from ml_collections import ConfigDict
 
 from experiments.configs import common
 
+#: Whether the claims above held in these runs, by name in the catalogue (VERIFIED.md).
+VERDICT = {"smooth_adversarial_comp_sum": "not reproduced"}
+
 #: `python -m experiments.sweep --overrides=THIS FILE`: ten settings for each tuned method.
 OVERRIDES: list[dict[str, Any]] = [
     {"loss.name": "cross_entropy"},
