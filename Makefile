@@ -26,6 +26,9 @@ CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 READY := $(VENV)/.ready-py$(VERSION)
 # Most of a test is compiling on one core. Four workers at most: each holds JAX and what it compiled.
 WORKERS := -n logical --maxprocesses=4 --dist=worksteal
+# Compiling is two thirds of the suite, and without LLVM's optimisations a third of it goes; what XLA
+# decides (fusions, memory, counts) stays. test-slow and test-others run fully optimised.
+FAST_COMPILE := XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0"
 
 .PHONY: help
 help: ## list the targets
@@ -54,7 +57,7 @@ lint: $(READY) ## ruff and the type checker
 
 .PHONY: test
 test: lint ## lint, types and every test that is not slow
-	@$(BIN)/python -m pytest $(WORKERS) -m "not slow"
+	@$(FAST_COMPILE) $(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 .PHONY: test-slow
 test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes

@@ -15,7 +15,8 @@ def check_derivatives(function, *arguments, rtol=1e-6):
     Forward and reverse mode for the gradient, forward over reverse and reverse over reverse for
     the Hessian.
     """
-    rng = np.random.default_rng(0)
+    # Not the seed of anybody's arguments: some losses do not change along their own logits.
+    rng = np.random.default_rng(20_000)
     arguments = tuple(jnp.asarray(a, jnp.float64) for a in arguments)
     direction = tuple(jnp.asarray(rng.normal(size=a.shape)) for a in arguments)
 
@@ -43,12 +44,17 @@ def check_derivatives(function, *arguments, rtol=1e-6):
             "change of the gradient": jax.tree.map(
                 lambda x, y: (x - y) / (2 * step), gradient(*moved[0]), gradient(*moved[1])
             ),
+            "size": [jnp.max(jnp.abs(g)) for g in gradient(*arguments)],
         }
 
-    found = everything(1e-5)
+    step = 1e-5
+    found = everything(step)
     for mode in ("forward", "reverse"):
         np.testing.assert_allclose(found[mode], found["slope"], rtol=rtol, err_msg=mode)
     for mode in ("forward over reverse", "reverse over reverse"):
-        for mine, numerical in zip(found[mode], found["change of the gradient"], strict=True):
-            scale = float(jnp.max(jnp.abs(numerical)))
-            np.testing.assert_allclose(mine, numerical, rtol, rtol * scale, err_msg=mode)
+        pairs = zip(found[mode], found["change of the gradient"], found["size"], strict=True)
+        for mine, numerical, size in pairs:
+            # A difference of gradients keeps what rounding leaves of them, over the step.
+            rounding = 8 * np.finfo(np.float64).eps * float(size) / step
+            atol = rtol * float(jnp.max(jnp.abs(numerical))) + rounding
+            np.testing.assert_allclose(mine, numerical, rtol, atol, err_msg=mode)

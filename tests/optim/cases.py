@@ -107,7 +107,6 @@ ROWS = (
         for aggregator, hyper in (
             ("mgda", {"adaptive": True, "sequential": True}),
             ("pcgrad", {"key": jax.random.PRNGKey(3)}),
-            ("cagrad", {}),
         )
     ),
 )
