@@ -4,7 +4,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments.errors import BadInput
 
@@ -43,6 +43,7 @@ def run_program(
             return _refuse(name, error)
         return 0
 
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every platform that it does not find
     app.run(guarded, flags_parser=parse)
 
 

@@ -41,7 +41,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags, logging
+from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
@@ -335,7 +335,6 @@ def labels(settings: Sequence[Overrides]) -> tuple[str, list[str]]:
 
 def main(argv: Sequence[str]) -> None:
     """The program behind the flags."""
-    logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise BadInput(f"expected flags only, got {argv[1]!r}")
     if not _CONFIG.value or not _WORKDIR.value:

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
+from experiments.program import run_program
 from xloss.adversarial import maximize_score_displacement, pgd
 
 FEATURES, EXAMPLES, STEPS, RESTARTS = 8, 64, 40, (1, 30)
@@ -89,4 +89,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_program("attacks", main)

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags, logging
+from absl import flags
 
 import xloss
+from experiments.program import run_program
 from xloss import classification, surrogates
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -180,5 +181,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)  # JAX tells of every platform that it does not find
-    app.run(main)
+    run_program("bench", main)
