@@ -65,7 +65,7 @@ test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several pro
 
 .PHONY: test-quick
 test-quick: $(READY) ## what decides whether another Python works (make test-quick PYTHON=python3.13)
-	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests/contract tests/golden tests/xloss
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests/contract tests/golden tests/invariants tests/xloss
 	@rm -rf runs/quick-py$(VERSION)
 	@$(BIN)/python -m experiments.run --config=digits:quick --workdir=runs/quick-py$(VERSION)
 

@@ -305,6 +305,16 @@ def losses_of(
     return entry.function(*given, where=where, **arguments, **extra), stats
 
 
+def mean_loss(
+    entry: catalogue.Entry, arguments: Mapping[str, Any], scores: np.ndarray, labels: np.ndarray
+) -> float:
+    """The mean loss over a split on the host, summed in float64."""
+    losses, _ = losses_of(
+        entry, arguments, jnp.asarray(scores), jnp.asarray(labels), key=jax.random.key(0)
+    )
+    return float(np.mean(np.asarray(losses, np.float64)))
+
+
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     """Keys at which two resolved configs differ, as "a.b: x there, y here"."""
     left, right = dict(flatten(theirs)), dict(flatten(ours))

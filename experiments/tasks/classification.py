@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
-from experiments.config import check_task, losses_of, resolve_loss
+from experiments.config import check_task, losses_of, mean_loss, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
 from experiments.optimizer import make_optimizer
@@ -90,10 +90,7 @@ def of_dataset(
         metrics = evaluation_metrics(scores, labels, dataset.task)
         # The configured loss is a metric where its mean over a split of any size is one.
         if entry.exact_gradient and not entry.couples_batch:
-            losses, _ = losses_of(
-                entry, arguments, jnp.asarray(scores), jnp.asarray(labels), key=jax.random.key(0)
-            )
-            metrics["loss"] = float(np.mean(np.asarray(losses, np.float64)))
+            metrics["loss"] = mean_loss(entry, arguments, scores, labels)
         if describe is not None:
             metrics |= {name: float(value) for name, value in describe(params).items()}
         return metrics, {"scores": scores, "labels": labels, "index": index}

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
-from experiments.config import Rule, check_task, losses_of, one_of, resolve_loss
+from experiments.config import Rule, check_task, losses_of, mean_loss, one_of, resolve_loss
 from experiments.data.pairs import side_by_side
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
@@ -128,10 +128,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             check_labels(found["label"][:, side], found["index"], classes, split)
             scores, labels = found["scores"][:, side], found["label"][:, side]
             each.append(evaluation_metrics(scores, labels, "multiclass"))
-            losses, _ = losses_of(
-                entry, arguments, jnp.asarray(scores), jnp.asarray(labels), key=jax.random.key(0)
-            )
-            each[side]["loss"] = float(np.mean(np.asarray(losses, np.float64)))
+            each[side]["loss"] = mean_loss(entry, arguments, scores, labels)
         metrics = {
             "accuracy": (each[0]["accuracy"] + each[1]["accuracy"]) / 2,
             "loss": each[0]["loss"] + each[1]["loss"],

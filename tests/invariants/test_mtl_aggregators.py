@@ -51,13 +51,15 @@ PROBLEMS = [(3, 6, kind) for kind in KINDS] + [(6, 3, kind) for kind in KINDS]
 
 @pytest.mark.parametrize("kind", ["plain", "scaled", "conflict", "opposite"])
 @pytest.mark.parametrize("name", ["linear", "mgda", "mgda-l2", "cagrad"])
-def test_1_permuting_the_tasks_permutes_the_weights(name, kind):
-    g, order = gradients(3, 6, kind), np.array([2, 0, 1])
+def test_1_permuting_the_tasks_permutes_the_weights(name, kind, x64):
+    g, order = gradients(3, 6, kind).astype(jnp.float64), np.array([2, 0, 1])
     direction, weights = EVERY[name](g)
     permuted, permuted_weights = EVERY[name](g[order])
     size = float(jnp.max(jnp.abs(g)))
-    np.testing.assert_allclose(permuted, direction, rtol=1e-4, atol=1e-5 * size)
-    np.testing.assert_allclose(permuted_weights, weights[order], rtol=2e-3, atol=1e-3)
+    # With opposite tasks CAGrad's g_w vanishes, and what rounding leaves of it has the direction.
+    rtol = 1e-5 if (name, kind) == ("cagrad", "opposite") else 1e-8
+    np.testing.assert_allclose(permuted, direction, rtol=rtol, atol=1e-9 * size)
+    np.testing.assert_allclose(permuted_weights, weights[order], rtol=rtol, atol=1e-9)
 
 
 @pytest.mark.parametrize(("tasks", "width", "kind"), PROBLEMS)
@@ -89,17 +91,17 @@ def test_3_cagrad_without_radius_is_the_mean():
 
 
 @pytest.mark.parametrize(("tasks", "width", "kind"), PROBLEMS)
-def test_3_cagrad_stays_at_its_radius(tasks, width, kind):
-    g = gradients(tasks, width, kind)
+def test_3_cagrad_stays_at_its_radius(tasks, width, kind, x64):
+    g = gradients(tasks, width, kind).astype(jnp.float64)
     direction, _ = cagrad(g, c=0.4, rescale=0)
     mean = jnp.mean(g, axis=0)
     away, radius = jnp.linalg.norm(direction - mean), 0.4 * jnp.linalg.norm(mean)
-    assert float(away) <= float(radius) * (1 + 1e-4)
+    assert float(away) <= float(radius) * (1 + 1e-9)
     if kind not in ("opposite", "zero"):  # where g_w vanishes: an optimal d inside the ball
-        np.testing.assert_allclose(away, radius, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(away, radius, rtol=1e-8, atol=1e-9)
     for rescale, factor in ((1, 1.16), (2, 1.4)):
         scaled, _ = cagrad(g, c=0.4, rescale=rescale)
-        np.testing.assert_allclose(scaled * factor, direction, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(scaled * factor, direction, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize(("tasks", "width", "kind"), PROBLEMS)
