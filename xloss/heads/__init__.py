@@ -6,6 +6,14 @@ harmonic head are its columns.
 """
 
 from xloss.heads.harmonic import harmonic_logits
+from xloss.heads.linear import linear_statistics
+from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
 
-__all__ = ["DISTANCES", "harmonic_logits", "pairwise_distance"]
+__all__ = [
+    "DISTANCES",
+    "linear_mean_loss",
+    "linear_statistics",
+    "harmonic_logits",
+    "pairwise_distance",
+]

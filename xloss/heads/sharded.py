@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads whose classes are spread over devices.
+
+Inside ``jax.shard_map`` a head is given its own columns and the name of the axis. Under plain jit
+the sharding of an argument cannot be read from its type, so the mesh and the axis are arguments,
+and :func:`spread` enters shard_map over that axis alone: tokens stay sharded as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from xloss.heads.engine import Arrays
+from xloss.typing import Array, PyTree
+
+
+def check_axis(
+    function: str, kernel: Array, mesh: Mesh | None, class_axis: str | None
+) -> tuple[int, int]:
+    """(devices that share the classes, devices that share the tokens, as far as one can know).
+
+    Raises:
+      ValueError: the axis is not in the mesh, classes do not divide over it, or neither a mesh is
+        given nor the kernel varies over the axis.
+    """
+    if mesh is None:
+        if class_axis is not None and class_axis not in varying(kernel):
+            raise ValueError(
+                f"{function}: expected the kernel to be this device's classes inside shard_map "
+                f"over {class_axis!r} (with check_vma=True, or its gradient would be wrong), or "
+                f"mesh= beside class_axis=; got a kernel that varies over {sorted(varying(kernel))}"
+            )
+        return 1, 1
+    if class_axis is None:
+        return 1, mesh.size
+    if class_axis not in mesh.shape:
+        raise ValueError(
+            f"{function}: expected class_axis among the axes {tuple(mesh.shape)} of mesh, got "
+            f"{class_axis!r}"
+        )
+    devices = mesh.shape[class_axis]
+    if kernel.shape[-1] % devices:
+        raise ValueError(
+            f"{function}: expected classes that divide over the {devices} devices of "
+            f"{class_axis!r}, got kernel {kernel.shape}; pad its columns and give num_classes="
+        )
+    return devices, mesh.size // devices
+
+
+def varying(x: Array) -> frozenset[str]:
+    """The mesh axes over which x differs from device to device, inside shard_map."""
+    kind = jax.typeof(x)
+    found = getattr(kind, "vma", None)
+    return frozenset(kind.mat.varying if found is None else found)
+
+
+def spread(
+    function: Callable[[Arrays, Any], PyTree],
+    arrays: Arrays,
+    rest: PyTree,
+    *,
+    mesh: Mesh | None,
+    class_axis: str | None,
+) -> PyTree:
+    """function(arrays, rest) with each device's own columns; the result is the same on all of them.
+
+    Args:
+      function: computes with ``arrays.first`` set, and joins what devices find.
+      arrays: of the whole layer (with a mesh), or of this device's columns (in shard_map).
+      rest: more arrays, none of which depends on classes.
+      mesh: of the classes, or None inside shard_map.
+      class_axis: the axis, or None where classes are not spread.
+    """
+    if class_axis is None or mesh is None:
+        if class_axis is not None:
+            first = jax.lax.axis_index(class_axis) * arrays.held
+            arrays = _with(arrays, first=first.astype(jnp.int32))
+        return function(*unified(arrays, rest, class_axis))
+    devices = mesh.shape[class_axis]
+    whole, by_class = PartitionSpec(), PartitionSpec(class_axis)
+    firsts = jnp.arange(devices, dtype=jnp.int32) * (arrays.held // devices)
+
+    def local(arrays, rest):
+        arrays = _with(arrays, first=arrays.first[0])
+        return function(*unified(arrays, rest, class_axis))
+
+    def of_columns(x):
+        return PartitionSpec(*[None] * (x.ndim - 1), class_axis)
+
+    specs = Arrays(
+        hidden=whole,
+        columns=jax.tree.map(of_columns, arrays.columns),
+        bias=by_class,
+        settings=whole,
+        labels=whole,
+        first=by_class,
+    )
+    run = jax.shard_map(
+        local, mesh=mesh, in_specs=(specs, whole), out_specs=whole, axis_names={class_axis}
+    )
+    return run(_with(arrays, first=firsts), rest)
+
+
+def unified(arrays: Arrays, rest: PyTree, class_axis: str | None) -> tuple[Arrays, PyTree]:
+    """Lets everything vary over the union of the axes that anything varies over.
+
+    What is cast here gets the sum over devices in its gradient, from the cast's transpose; rules
+    inside need none. Labels and ``rest`` stay the same along the class axis, as the result must.
+    """
+    leaves = [x for x in jax.tree.leaves((arrays, rest)) if isinstance(x, jax.Array)]
+    union = frozenset().union(*(varying(x) for x in leaves))
+    if not union:
+        return arrays, rest
+    known = union - {class_axis}
+    hidden, columns, bias, settings = _cast(arrays.learned, union)
+    labels, rest = _cast((arrays.labels, rest), known)
+    return Arrays(hidden, columns, bias, settings, labels, arrays.first), rest
+
+
+def _cast(tree: PyTree, axes: frozenset[str]) -> PyTree:
+    def cast(x):
+        missing = tuple(sorted(axes - varying(x)))
+        return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _with(arrays: Arrays, *, first: Array) -> Arrays:
+    return Arrays(*arrays.learned, arrays.labels, first)
