@@ -12,6 +12,12 @@ from xloss.heads.pairwise import DISTANCES, pairwise_distance
 
 __all__ = [
     "DISTANCES",
+    "harmonic_logits",
+    "linear_mean_loss",
+    "linear_statistics",
+    "pairwise_distance",
+]
+    "DISTANCES",
     "linear_mean_loss",
     "linear_statistics",
     "harmonic_logits",

@@ -150,17 +150,14 @@ def lean(size: Size) -> Plan:
     block = (budget - carried) // (scores * tokens + columns)
     if block >= min(size.held, LEAST):
         return Plan(_even(size.held, block), None, size.shards)
-    block = min(size.held, LEAST)
-    room = budget - carried - block * columns
-    chunk = room // (scores * block + 2 * unit * size.width)
+    # Fewer tokens at a time, too. The products over d count, because accumulating them does.
+    block, token = min(size.held, LEAST), scores * min(size.held, LEAST) + 2 * unit * size.width
+    chunk = (budget - carried - block * columns) // token
     least = min(tokens, 1 if size.inner else LEAST)
     if chunk < least:
-        if size.budget is None:
-            chunk = least
-        else:
-            _refuse(
-                size, carried + block * columns + least * (scores * block + 2 * unit * size.width)
-            )
+        if size.budget is not None:
+            _refuse(size, carried + block * columns + least * token)
+        chunk = least
     return Plan(block, _even(tokens, chunk), size.shards)
 
 
