@@ -17,9 +17,3 @@ __all__ = [
     "linear_statistics",
     "pairwise_distance",
 ]
-    "DISTANCES",
-    "linear_mean_loss",
-    "linear_statistics",
-    "harmonic_logits",
-    "pairwise_distance",
-]

@@ -93,10 +93,10 @@ def _weighted_sum(layer: Layer, loss: TokenLoss):
 
 
 def _unpack(learned, known):
-    of_layer, weights, token_arguments, shared_arguments = learned
+    (hidden, columns, bias, settings), weights, token_arguments, shared_arguments = learned
     (labels, first), token_fixed, kept, shared_fixed = known
     return (
-        Arrays(*of_layer, labels, first),
+        Arrays(hidden, columns, bias, settings, labels, first),
         Tokens(weights, token_arguments, token_fixed, kept),
         Shared(shared_arguments, shared_fixed),
     )

@@ -6,6 +6,7 @@ the sharding of an argument cannot be read from its type, so the mesh and the ax
 and :func:`spread` enters shard_map over that axis alone: tokens stay sharded as they are.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -77,31 +78,30 @@ def spread(
     if class_axis is None or mesh is None:
         if class_axis is not None:
             first = jax.lax.axis_index(class_axis) * arrays.held
-            arrays = _with(arrays, first=first.astype(jnp.int32))
+            arrays = dataclasses.replace(arrays, first=first.astype(jnp.int32))
         return function(*unified(arrays, rest, class_axis))
     devices = mesh.shape[class_axis]
     whole, by_class = PartitionSpec(), PartitionSpec(class_axis)
     firsts = jnp.arange(devices, dtype=jnp.int32) * (arrays.held // devices)
 
     def local(arrays, rest):
-        arrays = _with(arrays, first=arrays.first[0])
+        arrays = dataclasses.replace(arrays, first=arrays.first[0])
         return function(*unified(arrays, rest, class_axis))
 
     def of_columns(x):
         return PartitionSpec(*[None] * (x.ndim - 1), class_axis)
 
-    specs = Arrays(
-        hidden=whole,
+    everywhere = jax.tree.map(lambda _: whole, arrays)
+    specs = dataclasses.replace(
+        everywhere,
         columns=jax.tree.map(of_columns, arrays.columns),
-        bias=by_class,
-        settings=whole,
-        labels=whole,
+        bias=None if arrays.bias is None else by_class,
         first=by_class,
     )
     run = jax.shard_map(
         local, mesh=mesh, in_specs=(specs, whole), out_specs=whole, axis_names={class_axis}
     )
-    return run(_with(arrays, first=firsts), rest)
+    return run(dataclasses.replace(arrays, first=firsts), rest)
 
 
 def unified(arrays: Arrays, rest: PyTree, class_axis: str | None) -> tuple[Arrays, PyTree]:
@@ -117,7 +117,10 @@ def unified(arrays: Arrays, rest: PyTree, class_axis: str | None) -> tuple[Array
     known = union - {class_axis}
     hidden, columns, bias, settings = _cast(arrays.learned, union)
     labels, rest = _cast((arrays.labels, rest), known)
-    return Arrays(hidden, columns, bias, settings, labels, arrays.first), rest
+    arrays = dataclasses.replace(
+        arrays, hidden=hidden, columns=columns, bias=bias, settings=settings, labels=labels
+    )
+    return arrays, rest
 
 
 def _cast(tree: PyTree, axes: frozenset[str]) -> PyTree:
@@ -126,7 +129,3 @@ def _cast(tree: PyTree, axes: frozenset[str]) -> PyTree:
         return jax.lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(cast, tree)
-
-
-def _with(arrays: Arrays, *, first: Array) -> Arrays:
-    return Arrays(*arrays.learned, arrays.labels, first)
