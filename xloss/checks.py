@@ -6,8 +6,10 @@ All of them look at shapes, dtypes and Python numbers only, so they cost nothing
 argument and has the form "expected ..., got ...".
 """
 
+import functools
 import math
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -131,6 +133,16 @@ def choice(function: str, name: str, value: str, options: tuple[str, ...]) -> st
     if value not in options:
         raise ValueError(f"{function}: expected {name} to be one of {options}, got {value!r}")
     return value
+
+
+def couples_batch(loss: Callable[..., Any]) -> bool:
+    """Whether a loss says, by an attribute of that name, that its terms depend on the whole batch.
+
+    Whoever takes a batch apart (micro-batches, chunks of tokens) asks here first.
+    """
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    return bool(getattr(loss, "couples_batch", False))
 
 
 def _as_array(function: str, name: str, value: Any) -> jax.Array:

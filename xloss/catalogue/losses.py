@@ -85,7 +85,6 @@ LOSSES: dict[str, Entry] = {
             arxiv="2409.00908",
             needs=("log_odds", "key"),
             evidence=AUTHORS_CODE,
-            couples_batch=True,
             exact_gradient=False,
             slug="ensloss",
         ),

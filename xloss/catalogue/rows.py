@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from xloss import checks
+
 #: How a loss was checked (the golden file's ``source`` says which).
 AUTHORS_CODE = "authors' code"
 DERIVED = "published formula, derived and checked"
@@ -30,7 +32,6 @@ class Entry:
       arxiv: arXiv id, or None where the paper has none.
       needs: what it reads: fields of LogitStatistics, or some of ARRAYS, and "key" if it takes
         one.
-      couples_batch: whether an example's term depends on the rest of the batch.
       exact_gradient: False if the gradient is injected, so that the value is no loss.
       evidence: one of EVIDENCE.
       slug: name of the golden file and spec, if it has one.
@@ -43,7 +44,6 @@ class Entry:
     arxiv: str | None
     needs: tuple[str, ...]
     evidence: str
-    couples_batch: bool = False
     exact_gradient: bool = True
     slug: str | None = None
 
@@ -53,6 +53,11 @@ class Entry:
         reserved = {"scores", "labels", "where", "key", "axis_name", *ARRAYS}
         parameters = inspect.signature(self.function).parameters
         return {name: p.default for name, p in parameters.items() if name not in reserved}
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether an example's term depends on the rest of the batch; the loss says so itself."""
+        return checks.couples_batch(self.function)
 
     @property
     def takes_statistics(self) -> bool:

@@ -95,6 +95,10 @@ def ensloss(
     )
 
 
+# Its terms pair the sorted margins of the whole batch with sorted draws.
+ensloss.couples_batch = True  # type: ignore[attr-defined]
+
+
 def ensloss_derivatives(
     margins: ArrayLike,
     draws: ArrayLike,

@@ -151,7 +151,7 @@ def _bind(loss, loss_args, layer, given) -> tuple[_Bound, dict[str, list[Array]]
     if not callable(loss):
         raise TypeError(f"{NAME}: expected loss to be a function, got {loss!r}")
     shown = getattr(loss, "__name__", None) or repr(loss)
-    if couples_batch(loss):
+    if checks.couples_batch(loss):
         raise ValueError(
             f"{NAME}: expected a loss whose terms depend on one token each, got {shown}, which "
             "couples the batch; apply it to linear_statistics"
@@ -200,13 +200,6 @@ def _try(loss, loss_args, layer, size, tokens, shown) -> None:
             f"{NAME}: expected {shown} to return losses of shape {(tokens,)}, one a token, got "
             f"{found}"
         )
-
-
-def couples_batch(loss: Callable[..., Any]) -> bool:
-    """Whether a loss says of itself that its terms depend on the rest of the batch."""
-    while isinstance(loss, functools.partial):
-        loss = loss.func
-    return bool(getattr(loss, "couples_batch", False))
 
 
 @functools.partial(jax.jit, static_argnames=("bound", "layer", "mesh", "normalize", "axis_name"))

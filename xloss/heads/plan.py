@@ -140,14 +140,14 @@ def lean(size: Size) -> Plan:
     # Without a budget the typical need counts, with one what any loss may need (all fields used).
     scores = unit * ((1 if size.budget is None else 4) + size.inner)
     if size.budget is None:
-        plain = 2 * unit * tokens * size.held
-        budget = min(max(plain // 32, 16 * MIB), 128 * MIB)
-        budget = max(budget, carried + min(LEAST, size.held) * (scores * tokens + columns))
-        if size.inner:
-            budget = min(budget, 128 * MIB)
+        # 1024 classes keep a product busy; what is needed then does not depend on V.
+        room = min(1024 * scores * tokens, (64 if size.inner else 128) * MIB)
+        least = 1 if size.inner else min(LEAST, size.held)
+        budget = carried + max(room, least * scores * tokens) + 1024 * columns
     else:
         budget = size.budget
     block = (budget - carried) // (scores * tokens + columns)
+    block = min(block, 1024) if size.budget is None else block
     if block >= min(size.held, LEAST):
         return Plan(_even(size.held, block), None, size.shards)
     # Fewer tokens at a time, too. The products over d count, because accumulating them does.
