@@ -7,5 +7,31 @@ harmonic head are its columns.
 
 from xloss.heads.harmonic import harmonic_logits
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
+from xloss.heads.spherical import (
+    sparse_squared_error,
+    spherical_evaluation,
+    spherical_statistics,
+    spherical_step,
+)
+from xloss.heads.spherical_state import (
+    SphericalState,
+    spherical_check,
+    spherical_init,
+    spherical_stabilize,
+    spherical_to_dense,
+)
 
-__all__ = ["DISTANCES", "harmonic_logits", "pairwise_distance"]
+__all__ = [
+    "DISTANCES",
+    "SphericalState",
+    "harmonic_logits",
+    "pairwise_distance",
+    "sparse_squared_error",
+    "spherical_check",
+    "spherical_evaluation",
+    "spherical_init",
+    "spherical_stabilize",
+    "spherical_statistics",
+    "spherical_step",
+    "spherical_to_dense",
+]
