@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The spherical family: what the papers promise of it, one named test each.
 
-Those about the losses; the exact O(d^2) layer brings its own.
+Those about the losses; test_z_loss_layer.py has those of the exact O(d^2) layer.
 """
 
 import jax

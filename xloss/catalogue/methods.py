@@ -47,6 +47,45 @@ METHODS: dict[str, Method] = {
             slug="harmonic",
         ),
         Method(
+            name="spherical_init",
+            function=heads.spherical_init,
+            family="heads",
+            title=(
+                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
+                "Targets"
+            ),
+            arxiv="1412.7091",
+            evidence=DERIVED,
+            cost="d^2 a class",
+            slug="z_loss",
+        ),
+        Method(
+            name="spherical_step",
+            function=heads.spherical_step,
+            family="heads",
+            title=(
+                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
+                "Targets"
+            ),
+            arxiv="1412.7091",
+            evidence=DERIVED,
+            cost="16 d^2 flops an example",
+            slug="z_loss",
+        ),
+        Method(
+            name="spherical_stabilize",
+            function=heads.spherical_stabilize,
+            family="heads",
+            title=(
+                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
+                "Targets"
+            ),
+            arxiv="1412.7091",
+            evidence=DERIVED,
+            cost="an SVD of d x d",
+            slug="z_loss",
+        ),
+        Method(
             name="ignite",
             function=optim.ignite,
             family="optim",

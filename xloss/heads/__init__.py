@@ -9,11 +9,33 @@ from xloss.heads.harmonic import harmonic_logits
 from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
+from xloss.heads.spherical import (
+    sparse_squared_error,
+    spherical_evaluation,
+    spherical_statistics,
+    spherical_step,
+)
+from xloss.heads.spherical_state import (
+    SphericalState,
+    spherical_check,
+    spherical_init,
+    spherical_stabilize,
+    spherical_to_dense,
+)
 
 __all__ = [
     "DISTANCES",
+    "SphericalState",
     "harmonic_logits",
     "linear_mean_loss",
     "linear_statistics",
     "pairwise_distance",
+    "sparse_squared_error",
+    "spherical_check",
+    "spherical_evaluation",
+    "spherical_init",
+    "spherical_stabilize",
+    "spherical_statistics",
+    "spherical_step",
+    "spherical_to_dense",
 ]
