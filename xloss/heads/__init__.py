@@ -9,6 +9,7 @@ from xloss.heads.harmonic import harmonic_logits
 from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
+from xloss.heads.ranking import linear_rank, linear_top_k
 from xloss.heads.spherical import (
     sparse_squared_error,
     spherical_evaluation,
@@ -28,7 +29,9 @@ __all__ = [
     "SphericalState",
     "harmonic_logits",
     "linear_mean_loss",
+    "linear_rank",
     "linear_statistics",
+    "linear_top_k",
     "pairwise_distance",
     "sparse_squared_error",
     "spherical_check",

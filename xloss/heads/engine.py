@@ -184,14 +184,14 @@ def _absorb_all(layer: Layer, arrays: Arrays) -> sums.Sums:
             z = head.finish(a, bias, arrays.settings)
             return sums.absorb(found, z, block(labels))
 
-        nothing = sums.nothing(jnp.zeros_like(h[:, 0], _wide(arrays)))
+        nothing = sums.nothing(jnp.zeros_like(h[:, 0], wide_dtype(arrays)))
         return plan.over_blocks(step, nothing, arrays.held)
 
     return plan.over_tokens(of_chunk, (arrays.hidden, arrays.labels))
 
 
 def _pull_all(layer, arrays, found, cotangents):
-    plan, head, wide = layer.plan, layer.head, _wide(arrays)
+    plan, head, wide = layer.plan, layer.head, wide_dtype(arrays)
     chunks = plan.split((arrays.hidden, arrays.labels, found, cotangents))
 
     def zeros(tree, dtype=None):
@@ -225,7 +225,7 @@ def _pull_all(layer, arrays, found, cotangents):
     return plan.join(dh, arrays.hidden.shape[0]).astype(arrays.hidden.dtype), *rest
 
 
-def _wide(arrays: Arrays) -> jnp.dtype:
+def wide_dtype(arrays: Arrays) -> jnp.dtype:
     """The dtype in which logits are computed and gradients are accumulated."""
     leaves = (arrays.hidden, *jax.tree.leaves(arrays.columns))
     return numerics.working_dtype(functools.reduce(jnp.promote_types, (x.dtype for x in leaves)))
