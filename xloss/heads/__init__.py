@@ -5,7 +5,7 @@ A head's kernel is [d, V], features first, as in ``features @ kernel``; the clas
 harmonic head are its columns.
 """
 
-from xloss.heads.harmonic import harmonic_logits
+from xloss.heads.harmonic import harmonic_logits, harmonic_statistics
 from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
@@ -28,6 +28,7 @@ __all__ = [
     "DISTANCES",
     "SphericalState",
     "harmonic_logits",
+    "harmonic_statistics",
     "linear_mean_loss",
     "linear_rank",
     "linear_statistics",

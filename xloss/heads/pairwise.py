@@ -130,7 +130,6 @@ def pairwise_distance(
     name = "pairwise_distance"
     x = checks.floating(name, "features", features)
     w = checks.floating(name, "centres", centres)
-    checks.choice(name, "distance", distance, DISTANCES)
     if x.ndim < 1 or w.ndim != 2 or x.shape[-1] != w.shape[0] or 0 in w.shape:
         turned = w.ndim == 2 and x.ndim >= 1 and x.shape[-1] == w.shape[1]
         hint = " (centres are columns: transpose them)" if turned else ""
@@ -138,21 +137,38 @@ def pairwise_distance(
             f"{name}: expected features [..., d] and centres [d, V] with d, V >= 1, got "
             f"{x.shape} and {w.shape}{hint}"
         )
-    if distance.startswith("chebyshev_vision") and x.shape[-1] < 2:
-        raise ValueError(f"{name}: expected d >= 2 for {distance}, got features {x.shape}")
     given = {"eps": eps, "p": p, "temperature": temperature, "threshold": threshold,
              "alpha": alpha, "min_denom": min_denom, "weight_power": weight_power,
              "min_sum": min_sum, "ridge": ridge}  # fmt: skip
-    options = _options(name, distance, given)
-    matrix = _matrix(name, distance, matrix, x.shape[-1])
-    if key is not None and distance != "hamming_gumbel":
-        raise ValueError(f"{name}: expected key=None for {distance}, got {checks.describe(key)}")
+    options, matrix = check_options(name, distance, x.shape[-1], given, matrix, key)
     if chunk is not None and (type(chunk) is not int or chunk < 1):
         raise ValueError(f"{name}: expected chunk to be an int >= 1 or None, got {chunk!r}")
     return _pairwise(x, w, matrix, key, options, distance=distance, chunk=chunk)
 
 
-def _options(name: str, distance: str, given: dict) -> dict:
+def check_options(
+    name: str,
+    distance: str,
+    width: int,
+    given: dict[str, Any],
+    matrix: ArrayLike | None,
+    key: PRNGKey | None,
+) -> tuple[dict[str, Any], Array | None]:
+    """(options with their defaults, matrix) of a distance in d = width dimensions, checked.
+
+    Raises:
+      TypeError: an option that is no number, matrix missing.
+      ValueError: an unknown distance, options that it does not have or that are out of range.
+    """
+    checks.choice(name, "distance", distance, DISTANCES)
+    if distance.startswith("chebyshev_vision") and width < 2:
+        raise ValueError(f"{name}: expected d >= 2 for {distance}, got d = {width}")
+    if key is not None and distance != "hamming_gumbel":
+        raise ValueError(f"{name}: expected key=None for {distance}, got {checks.describe(key)}")
+    return _options(name, distance, given), _matrix(name, distance, matrix, width)
+
+
+def _options(name: str, distance: str, given: dict[str, Any]) -> dict[str, Any]:
     known = formulas.OPTIONS[distance]
     for option, value in given.items():
         if value is not None and option not in known:
@@ -164,7 +180,7 @@ def _options(name: str, distance: str, given: dict) -> dict:
         option: checks.number(
             name,
             option,
-            default if given[option] is None else given[option],
+            default if given.get(option) is None else given[option],
             **_RANGES.get(option, {"low": 0.0, "open_low": True}),
         )
         for option, default in known.items()
@@ -194,17 +210,24 @@ def _pairwise(features, centres, matrix, key, options, *, distance, chunk):
     x = features.astype(dtype).reshape(-1, features.shape[-1])
     w = centres.astype(dtype).T
     options = {name: numerics.scalar(value, x) for name, value in options.items()}
-    if distance in formulas.PREPARE:
-        keys = (None, None) if key is None else jax.random.split(key)
-        x, w = (
-            formulas.PREPARE[distance](v, k, options) for v, k in zip((x, w), keys, strict=True)
-        )
+    x, w = prepare(distance, x, w, key, options)
     if distance in formulas.THROUGH_MATMUL:
         matrix = None if matrix is None else matrix.astype(dtype)
         found = formulas.THROUGH_MATMUL[distance](x, w, matrix, options)
     else:
         found = _by_blocks(formulas.ELEMENTWISE[distance], x, w, options, chunk)
     return found.reshape(*features.shape[:-1], centres.shape[1])
+
+
+def prepare(
+    distance: str, x: Array, w: Array, key: PRNGKey | None, options: dict[str, Array]
+) -> tuple[Array, Array]:
+    """Features [B, d] and centres [V, d] after what their distance does to each by itself."""
+    if distance not in formulas.PREPARE:
+        return x, w
+    keys = (None, None) if key is None else jax.random.split(key)
+    alone = formulas.PREPARE[distance]
+    return alone(x, keys[0], options), alone(w, keys[1], options)
 
 
 def _by_blocks(formula, x, w, options, chunk):

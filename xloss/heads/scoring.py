@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from xloss import numerics
+from xloss.heads import distances
 from xloss.typing import Array, PyTree
 
 Settings = dict[str, Any]
@@ -86,6 +87,38 @@ class Linear:
             return columns, lambda dw: dw
         unit, back = jax.vjp(lambda w: unit_length(w, 0), numerics.promote(columns))
         return unit.astype(columns.dtype), lambda dw: back(dw)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Harmonic:
+    """z = -n log D(h, w) of features and centres that are prepared already.
+
+    Settings hold n as "exponent", the options of the distance, and its matrix if it has one.
+    """
+
+    distance: str
+
+    def product(self, h: Array, columns: Array, settings: Settings) -> Array:
+        """Everything: a distance has no part that would be cheaper to do twice."""
+        options = dict(settings)
+        exponent, matrix = options.pop("exponent"), options.pop("matrix", None)
+        w = columns.T
+        if self.distance in distances.THROUGH_MATMUL:
+            found = distances.THROUGH_MATMUL[self.distance](h, w, matrix, options)
+        else:
+            found = distances.ELEMENTWISE[self.distance](h[:, None, :], w[None], options)
+        return numerics.inverse_power_logits(found, exponent)
+
+    def finish(self, a: Array, bias: Array | None, settings: Settings) -> Array:
+        """Nothing."""
+        del bias, settings
+        return a
+
+    def pull(
+        self, h: Array, columns: Array, settings: Settings, da: Array
+    ) -> tuple[Array, Array, Settings]:
+        """By autodiff: features and centres come in the working dtype."""
+        return jax.vjp(self.product, h, columns, settings)[1](da)
 
 
 def unit_length(x: Array, axis: int) -> Array:
