@@ -35,9 +35,8 @@ def test_every_distance_streams_to_the_same_gradients(distance, x64):
     budget = 40_000 if distance in THROUGH_MATMUL else 150_000
 
     def streamed(x, w, n):
-        # Too little for all classes at once: two blocks, the second one overlapping.
         return mixed(
-            harmonic_statistics(x, w, labels, exponent=n, max_temp_bytes=400_000, **options)
+            harmonic_statistics(x, w, labels, exponent=n, max_temp_bytes=budget, **options)
         )
 
     def plain(x, w, n):

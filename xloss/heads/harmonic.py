@@ -138,10 +138,11 @@ def harmonic_statistics(
       >>> round(float(jnp.exp(stats.log_prob)[0]), 3)  # 1 against 1/16 and 1/16
       0.889
 
-    Evidence: authors' code.
+    Evidence: published formula, derived and checked.
 
     References:
-      As :func:`harmonic_logits` and :func:`pairwise_distance`.
+      Baek, Liu, Tyagi, Tegmark, "Harmonic Loss Trains Interpretable AI Models", TMLR 2025,
+      arXiv 2502.01628; the distances as :func:`pairwise_distance`.
     """
     name = "harmonic_statistics"
     given = arguments.check(

@@ -95,6 +95,8 @@ def linear_statistics(
       >>> float(stats.lead[0]), round(float(xloss.get("cross_entropy")(stats)[0]), 4)
       (1.0, 0.5514)
 
+    Evidence: published formula, derived and checked.
+
     References:
       Wijmans, Huval, Hertzberg, Koltun, Kraehenbuehl, "Cut Your Losses in Large-Vocabulary
       Language Models", ICLR 2025, arXiv 2411.09009 (class blocks, recomputed); Shoeybi et al.,

@@ -98,6 +98,8 @@ def linear_mean_loss(
       >>> round(float(mean), 4)
       0.5514
 
+    Evidence: published formula, derived and checked.
+
     References:
       Hsu et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, arXiv
       2410.10989 (chunks of tokens, gradient in the forward pass). Departures: any loss of the

@@ -148,7 +148,8 @@ def _best(layer, arrays, k):
             # A class that is masked out comes last, but before what only fills up.
             z = jnp.maximum(z, jnp.finfo(z.dtype).min)
             z = jnp.where(counts[None, :], z, -jnp.inf)
-            return _merge(k, *best, z, jnp.broadcast_to(classes[None, :], z.shape))
+            classes = jnp.broadcast_to(classes[None, :], z.shape)
+            return _merge(k, best[0], best[1], z, classes)
 
         nothing = jnp.zeros_like(h, engine.wide_dtype(arrays), shape=(h.shape[0], k)) - jnp.inf
         return layer.plan.over_blocks(
