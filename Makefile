@@ -84,8 +84,10 @@ test-others: ## test-quick on the other tested Pythons that this machine has
 test-all: test test-slow test-others ## test, the slow tests and the other Pythons
 
 .PHONY: bench
-bench: $(READY) ## time the losses against optax; prints the table with machine and versions
+bench: $(READY) ## time losses and heads against optax; prints tables with machine and versions
 	@$(BIN)/python -m experiments.benchmarks.losses
+	@$(BIN)/python -m experiments.benchmarks.heads
+	@$(BIN)/python -m experiments.benchmarks.spherical
 
 .PHONY: verify
 verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
