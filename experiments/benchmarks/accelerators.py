@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes of the head of Gemma 2 2B on an H200 and a TPU v5e, compiled without either.
+
+Value and both gradients of the mean cross-entropy, bfloat16 operands, 8192 tokens a device; needs
+``pip install 'xloss[compile]'``. Nothing runs, so there is no time to report.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import xloss
+from experiments import topology
+from experiments.benchmarks.heads import GEMMA, plain, verdict
+from experiments.errors import BadInput
+from experiments.program import run_program
+from xloss.classification import cross_entropy
+from xloss.heads import linear_statistics
+
+#: row -> (machine, mesh shape and axes, class axis or None; greatest temporaries in MB or None)
+ROWS: dict[str, tuple[str, dict[str, int], str | None, float | None]] = {
+    "plain": ("h200:1", {"data": 1}, None, None),
+    "linear_statistics": ("h200:1", {"data": 1}, None, 200.0),
+    "plain, data parallel": ("v5e:2x4", {"data": 8}, None, None),
+    "linear_statistics, data parallel": ("v5e:2x4", {"data": 8}, None, 1350.0),
+    "linear_statistics, classes over model": ("v5e:2x4", {"data": 2, "model": 4}, "model", 500.0),
+}
+
+
+def streamed(mesh: Mesh, class_axis: str | None) -> Callable[..., jax.Array]:
+    """The mean cross-entropy through the lean door."""
+
+    def objective(hidden, kernel, labels):
+        stats = linear_statistics(hidden, kernel, labels, mesh=mesh, class_axis=class_axis)
+        return xloss.reduce(cross_entropy(stats))
+
+    return objective
+
+
+def measure(row: str) -> topology.Report:
+    """Compiles a row for its machine."""
+    machine, axes, class_axis, _ = ROWS[row]
+    mesh = jax.make_mesh(
+        tuple(axes.values()),
+        tuple(axes),
+        devices=topology.devices(machine),
+        axis_types=(AxisType.Auto,) * len(axes),
+    )
+    objective = plain if row.startswith("plain") else streamed(mesh, class_axis)
+    tokens, width, classes = GEMMA
+    tokens *= axes["data"]
+    by_token, by_class = NamedSharding(mesh, P("data")), NamedSharding(mesh, P(None, class_axis))
+    arguments = (
+        jax.ShapeDtypeStruct((tokens, width), jnp.bfloat16, sharding=by_token),
+        jax.ShapeDtypeStruct((width, classes), jnp.bfloat16, sharding=by_class),
+        jax.ShapeDtypeStruct((tokens,), jnp.int32, sharding=by_token),
+    )
+    whole = NamedSharding(mesh, P())
+    program = jax.jit(
+        jax.value_and_grad(objective, argnums=(0, 1)), out_shardings=(whole, (by_token, by_class))
+    )
+    return topology.report(program.lower(*arguments).compile())
+
+
+def table() -> str:
+    """The rows whose compiler is installed."""
+    lines = [
+        f"tokens a device, width, classes: {GEMMA}; bfloat16 operands; MB a device.",
+        "",
+        "| machine | program | temp | goal | gradients | collectives in the program (MB) |",
+        "| --- | --- | ---: | --- | ---: | --- |",
+    ]
+    for row, (machine, _, _, limit) in ROWS.items():
+        try:
+            found = measure(row)
+        except BadInput as error:
+            lines.append(f"| {machine} | {row} | unmeasured: {error} | | | |")
+            continue
+        goal = "" if limit is None else verdict(found.temporaries / 1e6, limit)
+        shown = ", ".join(
+            f"{count} {kind} ({size / 1e6:.1f})"
+            for kind, (count, size) in sorted(found.collectives.items())
+        )
+        lines.append(
+            f"| {machine} | {row} | {found.temporaries / 1e6:.0f} | {goal} | "
+            f"{found.results / 1e6:.0f} | {shown or 'none'} |"
+        )
+    return "\n".join(lines)
+
+
+def main(_: Sequence[str]) -> None:
+    """Prints the table."""
+    print(table())
+
+
+if __name__ == "__main__":
+    run_program("accelerators", main)
