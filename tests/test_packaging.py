@@ -216,7 +216,7 @@ def test_ci_adds_up_the_runs_and_fails_when_any_part_does(tmp_path, fails):
     assert done.stdout.splitlines()[-1] == "17 passed, 3 failed, 1 skipped"
     assert (done.returncode == 0) == (fails == "nothing")
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["make test", "make --keep-going test-slow test-others"]
+    assert calls == ["make test", "make --keep-going test-slow test-compile test-others"]
 
 
 def test_the_import_benchmark_prints_its_figure(run_python):
@@ -237,4 +237,4 @@ def test_citation_and_metadata_agree(run_python):
     licence, extras = json.loads(run_python("-c", program).stdout)
     assert licence == "Apache-2.0"
     assert f"license: {licence}\n" in (ROOT / "CITATION.cff").read_text()
-    assert set(extras) == {"experiments", "notebooks", "peers", "tpu", "cuda", "test"}
+    assert set(extras) == {"experiments", "notebooks", "peers", "compile", "tpu", "cuda", "test"}
