@@ -41,7 +41,7 @@ def devices(name: str) -> Sequence[jax.Device]:
     """Abstract devices of a machine, for ``jax.make_mesh(..., devices=)``.
 
     Call it before JAX starts a device: it makes the CPU this process's own platform, unless one is
-    chosen (``JAX_PLATFORMS``), since a plugin without its hardware fails when JAX looks for devices.
+    chosen (``JAX_PLATFORMS``), since a plugin without its hardware fails where JAX looks for it.
 
     Args:
       name: such as v5e:2x4 (chips along each side of a TPU slice) or h200:8 (GPUs of one host).
@@ -96,7 +96,7 @@ class Report:
       arguments: bytes.
       results: bytes.
       peak: bytes of all that lives at once; 0 where the compiler does not say. On a TPU it can
-        exceed the sum of the others, which leave out what XLA holds in vector memory.
+        exceed the sum of the others, so a limit on temporaries should hold for it, too.
       collectives: kind -> (how many stand in the program, bytes of their results). What stands in
         a loop counts once.
     """

@@ -38,17 +38,19 @@ def plain(hidden: jax.Array, kernel: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def streamed(mesh: Mesh, class_axis: str | None) -> Callable[..., jax.Array]:
+def streamed(mesh: Mesh, class_axis: str | None, budget: int | None) -> Callable[..., jax.Array]:
     """The mean cross-entropy through the lean door."""
 
     def objective(hidden, kernel, labels):
-        stats = linear_statistics(hidden, kernel, labels, mesh=mesh, class_axis=class_axis)
+        stats = linear_statistics(
+            hidden, kernel, labels, mesh=mesh, class_axis=class_axis, max_temp_bytes=budget
+        )
         return xloss.reduce(cross_entropy(stats))
 
     return objective
 
 
-def measure(row: str) -> topology.Report:
+def measure(row: str, max_temp_bytes: int | None = None) -> topology.Report:
     """Compiles a row for its machine."""
     machine, axes, class_axis, _ = ROWS[row]
     mesh = jax.make_mesh(
@@ -57,7 +59,7 @@ def measure(row: str) -> topology.Report:
         devices=topology.devices(machine),
         axis_types=(AxisType.Auto,) * len(axes),
     )
-    objective = plain if row.startswith("plain") else streamed(mesh, class_axis)
+    objective = plain if row.startswith("plain") else streamed(mesh, class_axis, max_temp_bytes)
     tokens, width, classes = GEMMA
     tokens *= axes["data"]
     by_token, by_class = NamedSharding(mesh, P("data")), NamedSharding(mesh, P(None, class_axis))

@@ -52,3 +52,11 @@ def test_the_head_fits_where_it_was_promised_to_fit(row):
         assert found.collectives["all-reduce"][1] >= kernel
     else:
         assert not found.collectives
+
+
+@pytest.mark.parametrize("row", [r for r in accelerators.ROWS if not r.startswith("plain")])
+def test_a_budget_is_kept(row):
+    needs_compiler(accelerators.ROWS[row][0])
+    found = accelerators.measure(row, max_temp_bytes=200_000_000)
+    assert found.temporaries <= 200e6
+    assert found.peak - found.arguments - found.results <= 200e6
