@@ -61,7 +61,7 @@ test: lint ## lint, types and every test that is not slow
 
 .PHONY: test-slow
 test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes
-	@$(BIN)/python -m pytest -m slow --ignore=tests/experiments/test_topology.py
+	@$(BIN)/python -m pytest -m slow --ignore=tests/experiments/test_accelerators.py
 
 # Beside the environment, not in it: a plugin that finds no device speaks up at every start.
 COMPILERS := .venv-compilers/py$(VERSION)
@@ -73,7 +73,7 @@ test-compile: $(READY) ## compile the heads for a TPU and a GPU that are not the
 	    $(addprefix --constraint ,$(CONSTRAINTS)) libtpu jax-cuda12-plugin jax-cuda12-pjrt \
 	    && touch $(COMPILERS)/.ready || echo "skipped: XLA's compilers could not be installed"; \
 	fi
-	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest -m slow tests/experiments/test_topology.py
+	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest -m slow tests/experiments/test_accelerators.py
 
 .PHONY: test-quick
 test-quick: $(READY) ## what decides whether another Python works (make test-quick PYTHON=python3.13)

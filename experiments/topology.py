@@ -16,47 +16,75 @@ from pathlib import Path
 
 import jax
 
+from experiments.data.options import nearest
 from experiments.errors import BadInput
 
 _H200 = Path(__file__).parent / "h200_target_config.txtpb"
-_NAMES = "v5e:2x4, v6e:16x16, v5p:4x4x4 (chips along each side) or h200:8 (GPUs)"
-_BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8}
-_COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_EXAMPLES = ("v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:2x2x2", "v5p:4x4x4", "h200:1", "h200:8")
+_NAMES = re.compile(r"(?:v5e|v6e):\d+x\d+|v5p:\d+x\d+x\d+|h200:(?P<gpus>[1-9]\d*)")
+# Without these libtpu asks a metadata server, which only a TPU machine has.
+_NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+_KINDS = (
+    "all-reduce|all-gather|reduce-scatter|ragged-all-to-all|all-to-all|collective-permute"
+    "|collective-broadcast"
+)
+_COLLECTIVE = re.compile(
+    rf"^\s*(?:ROOT )?%?[\w.-]+ = ([^\"%]+?) ({_KINDS})(-start)?\(", re.MULTILINE
+)
 
 
 def devices(name: str) -> Sequence[jax.Device]:
     """Abstract devices of a machine, for ``jax.make_mesh(..., devices=)``.
 
+    Call it before JAX starts a device: it makes the CPU this process's own platform, unless one is
+    chosen (``JAX_PLATFORMS``), since a plugin without its hardware fails where JAX looks for it.
+
     Args:
-      name: such as v5e:2x4 (a TPU slice) or h200:1 (GPUs of one host).
+      name: such as v5e:2x4 (chips along each side of a TPU slice) or h200:8 (GPUs of one host).
 
     Raises:
-      BadInput: the name is not understood, or the compiler for it is not installed.
+      BadInput: the name is not understood, no such slice exists, or the compiler for it is not
+        installed.
     """
-    found = re.fullmatch(r"(v5e|v5p|v6e):(\d+(?:x\d+){1,2})|(h200):(\d+)", name)
+    found = _NAMES.fullmatch(name)
     if found is None:
-        raise BadInput(f"topology: expected one like {_NAMES}, got {name!r}")
-    package = "jax_cuda12_plugin" if found[3] else "libtpu"
+        raise BadInput(_unknown(name))
+    gpus = found["gpus"]
+    package = "jax_cuda12_plugin" if gpus else "libtpu"
     if importlib.util.find_spec(package) is None:
         raise BadInput(
             f"topology: expected {package} for {name}, which is not installed: pip install "
             "'xloss[compile]'"
         )
+    for variable, value in _NO_TPU_HERE.items():
+        os.environ.setdefault(variable, value)
+    if not jax.config.jax_platforms:  # pyrefly: ignore[missing-attribute]
+        jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
-    if found[3]:
-        shape = f"1x1x{found[4]}"
-        return topologies.get_topology_desc(
-            platform="cuda",
-            topology_name=shape,
-            topology=shape,
-            target_config=_H200.read_text(),
-        ).devices
-    # Without these libtpu asks a metadata server, which only a TPU machine has.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    shape = f"1x1x{gpus}"
+    try:
+        if gpus:
+            return topologies.get_topology_desc(
+                platform="cuda",
+                topology_name=shape,
+                topology=shape,
+                target_config=_H200.read_text(encoding="utf-8"),
+            ).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    except jax.errors.JaxRuntimeError as error:
+        raise BadInput(f"{_unknown(name)} ({error})") from error
+
+
+def _unknown(name: str) -> str:
+    return (
+        f"topology: expected one like {', '.join(_EXAMPLES)}, got {name!r}"
+        f"{nearest(name, _EXAMPLES)}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +95,8 @@ class Report:
       temporaries: bytes beside arguments and results.
       arguments: bytes.
       results: bytes.
+      peak: bytes of all that lives at once; 0 where the compiler does not say. On a TPU it can
+        exceed the sum of the others, so a limit on temporaries should hold for it, too.
       collectives: kind -> (how many stand in the program, bytes of their results). What stands in
         a loop counts once.
     """
@@ -74,6 +104,7 @@ class Report:
     temporaries: int
     arguments: int
     results: int
+    peak: int
     collectives: dict[str, tuple[int, int]]
 
 
@@ -85,6 +116,7 @@ def report(program: jax.stages.Compiled) -> Report:
         temporaries=memory.temp_size_in_bytes,
         arguments=memory.argument_size_in_bytes,
         results=memory.output_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
         collectives=collectives(program.as_text() or ""),
     )
 
@@ -92,14 +124,36 @@ def report(program: jax.stages.Compiled) -> Report:
 def collectives(text: str) -> dict[str, tuple[int, int]]:
     """kind -> (count, bytes of the results) of the collectives in the text of an HLO module."""
     found: dict[str, tuple[int, int]] = {}
-    for result, kind, started in re.findall(rf"= (.*?) ({_COLLECTIVES})(-start)?\(", text):
-        arrays = re.findall(r"(\w+)\[([\d,]*)\]", result)
-        if started and kind != "all-reduce":
-            arrays = arrays[len(arrays) // 2 :]  # (operands, results)
-        size = sum(
-            _BYTES.get(dtype, 4) * math.prod(int(n) for n in dims.split(",") if n)
-            for dtype, dims in arrays
-        )
+    for shape, kind, started in _COLLECTIVE.findall(text):
+        parts = _parts(shape)
+        nested = any(part.startswith("(") for part in parts)
+        if started and len(parts) > 1 and (nested or kind != "all-reduce"):
+            shape = parts[1]  # (operands, results, what the runtime needs)
         count, total = found.get(kind, (0, 0))
-        found[kind] = (count + 1, total + size)
+        found[kind] = (count + 1, total + _size(shape))
     return found
+
+
+def _parts(shape: str) -> list[str]:
+    """The shapes in a tuple of shapes, which may be tuples; an array is the only one in itself."""
+    if not shape.startswith("("):
+        return [shape]
+    parts, depth = [""], 0
+    for letter in shape[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [re.sub(r"/\*.*?\*/", "", part).strip() for part in parts]
+
+
+def _size(shape: str) -> int:
+    """Bytes of all arrays in a shape."""
+    size = 0
+    for dtype, dims in re.findall(r"(\w+)\[([\d,<=]*)\]", shape):
+        width = re.search(r"\d+", dtype)  # tokens have none
+        bits = 8 if dtype == "pred" else int(width[0]) if width else 0
+        count = math.prod(int(n.removeprefix("<=")) for n in dims.split(",") if n)
+        size += math.ceil(bits * count / 8)
+    return size

@@ -113,8 +113,11 @@ def cut(
 
     def block(labels: Array) -> sums.Block:
         local = labels if arrays.first is None else labels - arrays.first
-        hit = local[:, None] == index[None, :]
-        return sums.Block(hit if counts is None else hit & counts[None, :], alive, index)
+        place = local - start
+        here = (local >= fresh) & (place >= 0) & (place < size) & (labels < layer.classes)
+        column = jnp.where(here, place, -1)
+        hit = column[:, None] == jnp.arange(size, dtype=jnp.int32)[None, :]
+        return sums.Block(hit, here, place, alive, index)
 
     return columns, bias, block
 

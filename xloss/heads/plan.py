@@ -149,7 +149,7 @@ def lean(size: Size) -> Plan:
     block = (budget - carried) // (scores * tokens + columns)
     block = min(block, 1024) if size.budget is None else block
     if block >= min(size.held, LEAST):
-        return Plan(_even(size.held, block), None, size.shards)
+        return Plan(_aligned(size.held, block), None, size.shards)
     # Fewer tokens at a time, too. The products over d count, because accumulating them does.
     block, token = min(size.held, LEAST), scores * min(size.held, LEAST) + 2 * unit * size.width
     chunk = (budget - carried - block * columns) // token
@@ -195,6 +195,14 @@ def _even(count: int, size: int) -> int:
     even = math.ceil(count / parts)
     rounded = math.ceil(even / LEAST) * LEAST
     return rounded if rounded <= size else even
+
+
+def _aligned(classes: int, size: int) -> int:
+    """As _even, and in steps of 128 always where ``size`` has one.
+
+    A TPU whose blocks start elsewhere copies the kernel's whole gradient.
+    """
+    return _even(classes, size if size >= classes else max(size - size % LEAST, min(size, LEAST)))
 
 
 def _refuse(size: Size, least: int) -> NoReturn:

@@ -23,12 +23,16 @@ class Block(NamedTuple):
 
     Attributes:
       hit: bool [n, v], the column of the example's own class.
+      here: bool [n], whether the block has that column.
+      place: int32 [n], which it is, where it has.
       alive: bool [v], columns that count: not seen before, no padding, not masked out; or None
         where all of them do.
       index: int32 [v], the columns' numbers.
     """
 
     hit: Array
+    here: Array
+    place: Array
     alive: Array | None
     index: Array
 
@@ -84,6 +88,10 @@ def absorb(sums: Sums, z: Array, block: Block) -> Sums:
     higher, level = block_top > sums.top, block_top == sums.top
     ties = jnp.sum(reach, axis=-1, dtype=z.dtype)
 
+    # A gather, because a masked sum makes XLA write another [n, v] array; its transpose, a scatter,
+    # is not needed.
+    own = jnp.take_along_axis(z, block.place[:, None], axis=-1, mode="clip")
+
     alive = jnp.ones(z.shape[-1], jnp.bool_) if block.alive is None else block.alive
     fresh = jnp.sum(alive, dtype=z.dtype)
     count = sums.count + fresh
@@ -97,7 +105,7 @@ def absorb(sums: Sums, z: Array, block: Block) -> Sums:
         + jnp.sum(jnp.exp(others - shift[:, None]), axis=-1),
         ties=jnp.where(higher, ties, jnp.where(level, sums.ties + ties, sums.ties)),
         winner=jnp.where(higher, first, sums.winner),
-        target=sums.target + jnp.sum(jnp.where(block.hit, z, 0.0), axis=-1),
+        target=jnp.where(block.here, own[:, 0], sums.target),
         count=count,
         mean=sums.mean + apart * share,
         spread=sums.spread
