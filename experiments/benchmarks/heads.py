@@ -21,7 +21,7 @@ import optax
 from absl import flags
 
 import xloss
-from experiments.benchmarks.losses import machine
+from experiments.benchmarks import record
 from experiments.program import run_program
 from xloss import classification, heads
 
@@ -256,10 +256,9 @@ def on_a_gpu() -> list[str]:
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints the tables."""
-    print(f"Machine: {machine()}\n")
-    for part in (by_compiling, times_and_bytes, on_a_gpu):
-        print("\n".join(part()), end="\n\n")
+    """Shows the tables."""
+    parts = (by_compiling(), times_and_bytes(), on_a_gpu())
+    record.show("heads", "The streaming head", "\n\n".join("\n".join(part) for part in parts))
 
 
 if __name__ == "__main__":

@@ -4,35 +4,28 @@
 Value and gradient of the mean loss on given logits, compiled, the variants interleaved in one
 process, the minimum over the repetitions; ratios are to optax's integer-label cross-entropy on
 the same logits. Temporaries and the number of exponentials over the logits come from the compiled
-program and repeat exactly; times do not. `--write` puts the table into BENCHMARKS.md.
+program and repeat exactly; times do not.
 """
 
-import os
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 import xloss
+from experiments.benchmarks import record
 from experiments.program import run_program
 from xloss import classification, surrogates
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = "optax integer cross-entropy"
 #: (batch, classes), repetitions, calls in a repetition
 SIZES = {(512, 32_000): (25, 1), (256, 10): (60, 100)}
 #: What the project promises, by size: time over optax.
 LIMIT = {(512, 32_000): 1.10, (256, 10): 1.20}
-
-WRITE = flags.DEFINE_bool("write", False, "Write the table into BENCHMARKS.md.")
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -122,26 +115,9 @@ def seconds(programs: dict[str, jax.stages.Compiled], size: tuple[int, int]) -> 
     return best
 
 
-def machine() -> str:
-    """Processor, cores, device, versions and commit, in one line."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []:
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    return (
-        f"{cpu}, {len(os.sched_getaffinity(0))} cores; {jax.devices()[0].device_kind}; Python "
-        f"{platform.python_version()}, jax {jax.__version__}, optax {optax.__version__}; commit "
-        f"{commit or 'unknown'}"
-    )
-
-
 def table() -> str:
     """Measures everything and returns the Markdown tables."""
-    parts = [f"Machine: {machine()}", ""]
+    parts = []
     for size, limit in LIMIT.items():
         programs = {name: compiled(loss, size) for name, loss in variants().items()}
         times = seconds(programs, size)
@@ -167,17 +143,8 @@ def table() -> str:
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints the tables; with --write also keeps them in BENCHMARKS.md."""
-    tables = table()
-    print(tables)
-    if WRITE.value:
-        path = ROOT / "BENCHMARKS.md"
-        path.write_text(
-            "# Benchmarks\n\nWritten by `python -m experiments.benchmarks.losses --write`. Times "
-            "are minima over interleaved repetitions\nand vary from run to run; read the ratios.\n"
-            f"\n## Losses on given logits\n\n{tables}"
-        )
-        print(f"written: {path.name}")
+    """Shows the tables."""
+    record.show("losses", "Losses on given logits", table())
 
 
 if __name__ == "__main__":

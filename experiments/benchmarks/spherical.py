@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 import xloss
-from experiments.benchmarks.losses import machine
+from experiments.benchmarks import record
 from experiments.program import run_program
 from xloss import heads
 from xloss.classification import cross_entropy, z_loss
@@ -117,8 +117,6 @@ def table(repeats: int) -> str:
     """Measures everything and returns the Markdown table and the verdicts."""
     fast, slow = measure(repeats)
     lines = [
-        f"Machine: {machine()}",
-        "",
         f"One exact SGD step of the output layer, batch {BATCH}, float32; dense: softmax "
         "cross-entropy.",
         "",
@@ -150,8 +148,8 @@ def table(repeats: int) -> str:
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints the table."""
-    print(table(REPEATS.value))
+    """Shows the table."""
+    record.show("spherical", "The spherical output layer", table(REPEATS.value))
 
 
 if __name__ == "__main__":

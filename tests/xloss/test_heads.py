@@ -76,6 +76,32 @@ def test_fields_and_gradients_equal_those_of_plain_logits(tokens, classes, norma
         assert float(jnp.linalg.norm(mine - theirs)) <= 1e-12 * size
 
 
+@pytest.mark.parametrize("door", ["lean", "fast"])
+def test_float32_gradients_of_scalar_temperature_and_cap(door, x64):
+    h, w, b, labels = problem(130, 1500)
+
+    def mean(cap, t, h, w, b, plain=False):
+        if plain:
+            return xloss.reduce(comp_sum(dense(h, w, b, cap, t, labels), tau=0.7))
+        options = {"bias": b, "soft_cap": cap, "temperature": t}
+        if door == "lean":
+            stats = linear_statistics(h, w, labels, max_temp_bytes=400_000, **options)
+            return xloss.reduce(comp_sum(stats, tau=0.7))
+        return linear_mean_loss(
+            h, w, labels, loss=comp_sum, loss_args={"tau": 0.7}, max_temp_bytes=600_000, **options
+        )
+
+    arguments = (jnp.asarray(2.0), jnp.asarray(0.7), h, w, b)
+    low = jax.tree.map(lambda x: x.astype(jnp.float32), arguments)
+    found = jax.jit(jax.grad(mean, argnums=(0, 1)))(*low)
+    assert all(x.dtype == jnp.float32 for x in found)
+    # The same numbers in float64: what is left is the error of the streamed computation.
+    exact = jax.jit(jax.grad(functools.partial(mean, plain=True), argnums=(0, 1)))(
+        *jax.tree.map(lambda x: x.astype(jnp.float64), low)
+    )
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
+
+
 @pytest.mark.parametrize("classes", [1, 7, 1000, 1500, 32001])
 @pytest.mark.parametrize("door", ["lean", "fast"])
 def test_float32_gradients_are_as_exact_as_float32_allows(door, classes):

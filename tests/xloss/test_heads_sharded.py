@@ -57,6 +57,48 @@ def test_under_jit_classes_over_devices_give_the_same_gradients(shape, x64):
     assert_same(found, value_and_gradient()(*arrays))
 
 
+@pytest.mark.parametrize("tokens", [TOKENS, TOKENS - 3])
+def test_tokens_over_devices_give_the_same_mean_and_gradients(tokens, x64):
+    h, w, b, labels = problem(tokens, CLASSES)
+    rng = np.random.default_rng(5)
+    weights = jnp.asarray(rng.uniform(0.5, 2.0, tokens))
+    where, tau = jnp.asarray(rng.uniform(size=tokens) > 0.3), jnp.asarray(0.7)
+
+    def call(mesh):
+        def mean(h, w, b, weights, tau):
+            return linear_mean_loss(
+                h, w, labels, loss=comp_sum, loss_args={"tau": tau}, bias=b, weights=weights,
+                where=where, mesh=mesh, max_temp_bytes=40_000,
+            )  # fmt: skip
+
+        return jax.jit(jax.value_and_grad(mean, argnums=(0, 1, 2, 3, 4)))(h, w, b, weights, tau)
+
+    assert_same(call(mesh_of(4, 2)), call(None))
+
+
+def test_the_fast_door_sums_the_gradient_over_devices_once_and_not_once_a_chunk():
+    mesh, tokens, width, classes = mesh_of(8, 1), 2048, 16, 1000
+
+    def mean(h, w, labels):
+        return linear_mean_loss(h, w, labels, loss=cross_entropy, mesh=mesh)
+
+    by_token = NamedSharding(mesh, P("data"))
+    program = (
+        jax.jit(jax.value_and_grad(mean, argnums=(0, 1)))
+        .lower(
+            jax.ShapeDtypeStruct((tokens, width), jnp.float32, sharding=by_token),
+            jax.ShapeDtypeStruct((width, classes), jnp.float32),
+            jax.ShapeDtypeStruct((tokens,), jnp.int32, sharding=by_token),
+        )
+        .compile()
+    )
+    reduced, others = exchanged(program)
+    assert others == []
+    assert reduced == 4 * (width * classes + 1)
+    for line in (program.as_text() or "").splitlines():
+        assert " all-reduce(" not in line or "while" not in line.partition("op_name=")[2]
+
+
 def test_classes_that_do_not_divide_are_padded_and_padding_never_enters(x64):
     h, w, b, labels = problem(TOKENS, 57)
     pad = jnp.full((WIDTH, 3), jnp.nan)

@@ -173,7 +173,9 @@ def _statistics(features, centres, settings, labels, where, key, *, layer, mesh)
     x, w = prepare(layer.head.distance, arrays.hidden, arrays.columns.T, key, alone)
     arrays = dataclasses.replace(arrays, hidden=x, columns=w.T)
     fields = spread(
-        lambda arrays, _: engine.statistics(layer, arrays),
-        arrays, (), mesh=mesh, class_axis=layer.axis,
-    )  # fmt: skip
+        lambda arrays, *_: engine.statistics(layer, arrays),
+        arrays,
+        mesh=mesh,
+        class_axis=layer.axis,
+    )
     return as_statistics(fields, labels.shape, layer, {}, "harmonic_statistics")

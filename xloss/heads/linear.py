@@ -142,9 +142,11 @@ def _statistics(
         hidden, kernel, bias, settings, labels, where, layer=layer, normalize=normalize
     )
     fields = spread(
-        lambda arrays, _: engine.statistics(layer, arrays),
-        arrays, (), mesh=mesh, class_axis=layer.axis,
-    )  # fmt: skip
+        lambda arrays, *_: engine.statistics(layer, arrays),
+        arrays,
+        mesh=mesh,
+        class_axis=layer.axis,
+    )
     return as_statistics(fields, hidden.shape[:-1], layer, arrays.settings, provider)
 
 

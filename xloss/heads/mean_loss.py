@@ -22,7 +22,7 @@ from xloss import checks, numerics, reduction
 from xloss.heads import arguments, one_pass, plan
 from xloss.heads.engine import Layer
 from xloss.heads.linear import PLAIN, as_statistics, linear_head
-from xloss.heads.sharded import spread
+from xloss.heads.sharded import divided, spread
 from xloss.typing import Array
 
 NAME = "linear_mean_loss"
@@ -74,7 +74,9 @@ def linear_mean_loss(
       axis_name: inside ``shard_map``, the axes over which the tokens are spread: the mean is over
         all of them.
       bias, soft_cap, temperature, normalize, num_classes, mesh, class_axis: the head, as in
-        :func:`linear_statistics`. With ``mesh`` a chunk has its share of every device's tokens.
+        :func:`linear_statistics`. Give ``mesh`` wherever tokens are sharded: each device then
+        takes its own and the kernel's gradient is summed once, if they divide over all axes but
+        ``class_axis``; otherwise once a chunk.
       max_temp_bytes: what a device may use beside arguments and gradients; None takes chunks of
         128 to 512 tokens on a CPU and of 4096 elsewhere. A kernel of low precision has its
         gradient accumulated in float32, which counts.
@@ -113,12 +115,16 @@ def linear_mean_loss(
     if weights is not None:
         weights = checks.floating(NAME, "weights", weights)
         checks.same_shape(NAME, "weights", weights, given.hidden.shape[:-1])
-    layer = given.layer(head, plan.one_pass(given.size))
+    token_axes = divided(given.hidden, given.size.tokens, mesh, class_axis)
+    sizes = plan.one_pass(given.size)
+    if token_axes:  # each device cuts its own tokens
+        sizes = dataclasses.replace(sizes, shards=1)
+    layer = given.layer(head, sizes)
     bound, parts = _bind(loss, loss_args or {}, layer, given)
     return arguments.call(
         NAME, PLAIN, _mean_loss, given.hidden, given.kernel, given.bias, settings, given.labels,
-        given.where, weights, parts, bound=bound, layer=layer, mesh=mesh, normalize=normalize,
-        axis_name=axis_name,
+        given.where, weights, parts, bound=bound, layer=layer, mesh=mesh, token_axes=token_axes,
+        normalize=normalize, axis_name=axis_name,
     )  # fmt: skip
 
 
@@ -204,10 +210,13 @@ def _try(loss, loss_args, layer, size, tokens, shown) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("bound", "layer", "mesh", "normalize", "axis_name"))
+@functools.partial(
+    jax.jit,
+    static_argnames=("bound", "layer", "mesh", "token_axes", "normalize", "axis_name"),
+)
 def _mean_loss(
     hidden, kernel, bias, settings, labels, where, weights, parts, *,
-    bound, layer, mesh, normalize, axis_name,
+    bound, layer, mesh, token_axes, normalize, axis_name,
 ):  # fmt: skip
     arrays = arguments.arrays(
         hidden, kernel, bias, settings, labels, where, layer=layer, normalize=normalize
@@ -216,14 +225,16 @@ def _mean_loss(
     shares = _shares(labels.shape, where, weights, axis_name, wide)
     kept = jnp.ones(labels.shape, jnp.bool_) if where is None else where
 
-    def total(arrays, rest):
-        return one_pass.weighted_sum(layer, arrays, bound, *rest)
+    def total(arrays, tokens, shared):
+        return one_pass.weighted_sum(layer, arrays, bound, tokens, shared)
 
     tokens = one_pass.Tokens(
         shares.reshape(-1), parts["token"], parts["token fixed"], kept.reshape(-1)
     )
     shared = one_pass.Shared([arrays.settings, *parts["shared"]], parts["shared fixed"])
-    value = spread(total, arrays, (tokens, shared), mesh=mesh, class_axis=layer.axis)
+    value = spread(
+        total, arrays, tokens, shared, mesh=mesh, class_axis=layer.axis, token_axes=token_axes
+    )
     return value if axis_name is None else jax.lax.psum(value, axis_name)
 
 

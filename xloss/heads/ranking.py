@@ -124,7 +124,7 @@ def _top_k(hidden, kernel, bias, settings, *, layer, k, mesh, normalize):
     tensors = jax.lax.stop_gradient((hidden, kernel, bias, settings))
     arrays = arguments.arrays(*tensors, None, None, layer=layer, normalize=normalize)
     found = spread(
-        lambda arrays, _: _best(layer, arrays, k), arrays, (), mesh=mesh, class_axis=layer.axis
+        lambda arrays, *_: _best(layer, arrays, k), arrays, mesh=mesh, class_axis=layer.axis
     )
     return jax.tree.map(lambda x: x.reshape(*hidden.shape[:-1], k), found)
 
@@ -190,7 +190,7 @@ def _rank(hidden, kernel, bias, settings, labels, where, *, layer, mesh, normali
     tensors = jax.lax.stop_gradient((hidden, kernel, bias, settings))
     arrays = arguments.arrays(*tensors, labels, where, layer=layer, normalize=normalize)
     ranks = spread(
-        lambda arrays, _: _before(layer, arrays), arrays, (), mesh=mesh, class_axis=layer.axis
+        lambda arrays, *_: _before(layer, arrays), arrays, mesh=mesh, class_axis=layer.axis
     ).reshape(labels.shape)
     return ranks if where is None else jnp.where(where, ranks, layer.classes)
 

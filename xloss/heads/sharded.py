@@ -7,6 +7,7 @@ and :func:`spread` enters shard_map over that axis alone: tokens stay sharded as
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,16 @@ def check_axis(
     return devices, mesh.size // devices
 
 
+def divided(
+    hidden: Array, tokens: int, mesh: Mesh | None, class_axis: str | None
+) -> tuple[str, ...]:
+    """The axes of the mesh over which tokens can be divided evenly: all but the classes', or ()."""
+    if mesh is None or varying(hidden):
+        return ()
+    axes = tuple(name for name, size in mesh.shape.items() if name != class_axis and size > 1)
+    return axes if tokens % math.prod(mesh.shape[name] for name in axes) == 0 else ()
+
+
 def varying(x: Array) -> frozenset[str]:
     """The mesh axes over which x differs from device to device, inside shard_map."""
     kind = jax.typeof(x)
@@ -59,68 +70,87 @@ def varying(x: Array) -> frozenset[str]:
 
 
 def spread(
-    function: Callable[[Arrays, Any], PyTree],
+    function: Callable[[Arrays, Any, Any], PyTree],
     arrays: Arrays,
-    rest: PyTree,
+    tokens: PyTree = None,
+    shared: PyTree = None,
     *,
     mesh: Mesh | None,
     class_axis: str | None,
+    token_axes: tuple[str, ...] = (),
 ) -> PyTree:
-    """function(arrays, rest) with each device's own columns; the result is the same on all of them.
+    """function(arrays, tokens, shared) with each device's own columns; the same on all of them.
 
     Args:
-      function: computes with ``arrays.first`` set, and joins what devices find.
+      function: computes with ``arrays.first`` set, and joins what devices find. With
+        ``token_axes`` it returns sums over tokens, which are summed over those axes, too.
       arrays: of the whole layer (with a mesh), or of this device's columns (in shard_map).
-      rest: more arrays, none of which depends on classes.
+      tokens: more arrays, [N, ...].
+      shared: more arrays, which depend neither on tokens nor on classes.
       mesh: of the classes, or None inside shard_map.
       class_axis: the axis, or None where classes are not spread.
+      token_axes: axes of the mesh over which the N tokens are divided, each device taking its own;
+        () leaves them as they are sharded.
     """
-    if class_axis is None or mesh is None:
+    if mesh is None or (class_axis is None and not token_axes):
         if class_axis is not None:
             first = jax.lax.axis_index(class_axis) * arrays.held
             arrays = dataclasses.replace(arrays, first=first.astype(jnp.int32))
-        return function(*unified(arrays, rest, class_axis))
-    devices = mesh.shape[class_axis]
-    whole, by_class = PartitionSpec(), PartitionSpec(class_axis)
-    firsts = jnp.arange(devices, dtype=jnp.int32) * (arrays.held // devices)
+        return function(*unified(arrays, tokens, shared, class_axis))
+    firsts = None
+    if class_axis is not None:
+        devices = mesh.shape[class_axis]
+        firsts = jnp.arange(devices, dtype=jnp.int32) * (arrays.held // devices)
 
-    def local(arrays, rest):
-        arrays = dataclasses.replace(arrays, first=arrays.first[0])
-        return function(*unified(arrays, rest, class_axis))
+    def local(arrays, tokens, shared):
+        if class_axis is not None:
+            arrays = dataclasses.replace(arrays, first=arrays.first[0])
+        found = function(*unified(arrays, tokens, shared, class_axis))
+        return jax.lax.psum(found, token_axes) if token_axes else found
 
     def of_columns(x):
         return PartitionSpec(*[None] * (x.ndim - 1), class_axis)
 
-    everywhere = jax.tree.map(lambda _: whole, arrays)
+    whole, by_class = PartitionSpec(), PartitionSpec(class_axis)
+    by_token = PartitionSpec(token_axes) if token_axes else whole
     specs = dataclasses.replace(
-        everywhere,
+        jax.tree.map(lambda _: whole, arrays),
+        hidden=by_token,
         columns=jax.tree.map(of_columns, arrays.columns),
         bias=None if arrays.bias is None else by_class,
-        first=by_class,
+        labels=by_token,
+        first=None if firsts is None else by_class,
     )
     run = jax.shard_map(
-        local, mesh=mesh, in_specs=(specs, whole), out_specs=whole, axis_names={class_axis}
+        local,
+        mesh=mesh,
+        in_specs=(specs, by_token, whole),
+        out_specs=whole,
+        axis_names={*token_axes, *(() if class_axis is None else (class_axis,))},
     )
-    return run(dataclasses.replace(arrays, first=firsts), rest)
+    return run(dataclasses.replace(arrays, first=firsts), tokens, shared)
 
 
-def unified(arrays: Arrays, rest: PyTree, class_axis: str | None) -> tuple[Arrays, PyTree]:
+def unified(
+    arrays: Arrays, tokens: PyTree, shared: PyTree, class_axis: str | None
+) -> tuple[Arrays, PyTree, PyTree]:
     """Lets everything vary over the union of the axes that anything varies over.
 
     What is cast here gets the sum over devices in its gradient, from the cast's transpose; rules
-    inside need none. Labels and ``rest`` stay the same along the class axis, as the result must.
+    inside need none. Labels, ``tokens`` and ``shared`` stay the same along the class axis, as the
+    result must.
     """
-    leaves = [x for x in jax.tree.leaves((arrays, rest)) if isinstance(x, jax.Array)]
+    leaves = [x for x in jax.tree.leaves((arrays, tokens, shared)) if isinstance(x, jax.Array)]
     union = frozenset().union(*(varying(x) for x in leaves))
     if not union:
-        return arrays, rest
+        return arrays, tokens, shared
     known = union - {class_axis}
     hidden, columns, bias, settings = _cast(arrays.learned, union)
-    labels, rest = _cast((arrays.labels, rest), known)
+    labels, tokens, shared = _cast((arrays.labels, tokens, shared), known)
     arrays = dataclasses.replace(
         arrays, hidden=hidden, columns=columns, bias=bias, settings=settings, labels=labels
     )
-    return arrays, rest
+    return arrays, tokens, shared
 
 
 def _cast(tree: PyTree, axes: frozenset[str]) -> PyTree:
