@@ -7,6 +7,7 @@ shardings.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +35,17 @@ class Proposal(NamedTuple):
       extra: extra arguments of the optimizer's `update` by name, functions of the parameters over
         the SAME batch and key: grad_fn, task_losses_fn, mean_prediction_fn. Transforms that take
         none are not given any.
+      updated: the parts of the parameters that are their own optimizer (see `make_step`), as they
+        are after this step.
+      sound: bool scalar, False if something else than a number went wrong; stops the run, too.
     """
 
     loss: jax.Array
     gradient: Any
     metrics: dict[str, jax.Array]
     extra: dict[str, Callable[[Any], Any]]
+    updated: Mapping[str, Any] = MappingProxyType({})
+    sound: jax.Array | bool = True
 
 
 #: (parameters, batch, key) -> what to do; the key is a function of the step alone.
@@ -67,8 +73,9 @@ def make_init(
     init_params: Callable[[jax.Array], Any],
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
+    own: tuple[str, ...] = (),
 ) -> Callable[[jax.Array], State]:
-    """PRNG key -> state, replicated over the mesh and jitted."""
+    """PRNG key -> state, replicated over the mesh and jitted; ``own`` as in `make_step`."""
 
     def init(key: jax.Array) -> State:
         init_key, run_key = jax.random.split(key)
@@ -76,7 +83,7 @@ def make_init(
         return {
             "step": jnp.zeros((), jnp.int32),
             "params": params,
-            "optimizer": optimizer.init(params),
+            "optimizer": optimizer.init(_without(params, own)),
             "key": run_key,
             "first_bad": jnp.full((), ALL_FINITE, jnp.int32),
         }
@@ -89,6 +96,7 @@ def make_step(
     optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
     mesh: Mesh,
+    own: tuple[str, ...] = (),
 ) -> Any:
     """(state, batch) -> (state, metrics), jitted; the given state is donated.
 
@@ -97,23 +105,27 @@ def make_step(
       optimizer: a chain from `optimizer.make_optimizer`.
       schedule: its learning rate, for the log.
       mesh: the state is replicated over it, the batch spread over `data`.
+      own: top-level names of parameters that are their own optimizer, such as an output layer with
+        an exact update of its own. The task gives them back as `Proposal.updated`; the optimizer,
+        the gradient and the check of every number are of the others.
     """
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         # A function of the step and not of the steps before: resuming needs no history of keys.
         key = jax.random.fold_in(state["key"], state["step"])
-        loss, gradient, metrics, extra = propose(state["params"], batch, key)
-        given = jax.tree.map(jnp.zeros_like, state["params"]) if gradient is None else gradient
-        updates, optimizer_state = optimizer.update(
-            given, state["optimizer"], state["params"], **extra
-        )
-        params = optax.apply_updates(state["params"], updates)
+        proposal = propose(state["params"], batch, key)
+        loss, gradient, metrics, extra = proposal[:4]
+        before = _without(state["params"], own)
+        given = jax.tree.map(jnp.zeros_like, before) if gradient is None else gradient
+        updates, optimizer_state = optimizer.update(given, state["optimizer"], before, **extra)
+        params: Any = optax.apply_updates(before, updates)
         count = state["step"] + 1
         # Parameters too: a step can overflow them while its own loss is still finite.
-        fine = _all_finite((loss, gradient, params)) | (state["first_bad"] != ALL_FINITE)
+        fine = _all_finite((loss, gradient, params)) & proposal.sound
+        fine |= state["first_bad"] != ALL_FINITE
         new_state = {
             "step": count,
-            "params": params,
+            "params": {**params, **proposal.updated} if own else params,
             "optimizer": optimizer_state,
             "key": state["key"],
             "first_bad": jnp.where(fine, state["first_bad"], count),
@@ -131,6 +143,10 @@ def make_step(
     return jax.jit(
         step, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
     )
+
+
+def _without(params: Any, own: tuple[str, ...]) -> Any:
+    return {name: part for name, part in params.items() if name not in own} if own else params
 
 
 def _all_finite(tree: Any) -> jax.Array:

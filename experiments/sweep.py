@@ -207,7 +207,7 @@ def train_together(job: Job, seeds: Sequence[int]) -> list[dict[str, Any]]:
     config, mesh, count = job.config, job.mesh, len(seeds)
     iterators = [_seeded(job, seed).train_batches() for seed in seeds]
     spread = NamedSharding(mesh, P(None, "data"))
-    step = jax.jit(jax.vmap(job.step), donate_argnums=0)
+    step = jax.jit(jax.vmap(job.step) if count > 1 else _one(job.step), donate_argnums=0)
     take = jax.jit(
         lambda tree, which: jax.tree.map(lambda leaf: leaf[which], tree),
         out_shardings=sharding.replicated(mesh),
@@ -255,6 +255,16 @@ def train_together(job: Job, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 break
     progress.close()
     return members
+
+
+def _one(step: Any) -> Any:
+    """vmap over a single member, without its price: under vmap a lax.cond takes both branches."""
+
+    def call(*trees: Any) -> Any:
+        found = step(*jax.tree.map(lambda leaf: leaf[0], trees))
+        return jax.tree.map(lambda leaf: leaf[None], found)
+
+    return call
 
 
 def _seeded(job: Job, seed: int) -> Job:

@@ -15,10 +15,15 @@ from flax import nnx
 
 from experiments.data.options import nearest
 from experiments.errors import BadInput
+from experiments.models.context_mlp import ContextMLP
 from experiments.models.mlp import MLP
 from experiments.models.pair_mlp import PairMLP
 
-MODELS: dict[str, type[nnx.Module]] = {"mlp": MLP, "pair_mlp": PairMLP}
+MODELS: dict[str, type[nnx.Module]] = {
+    "context_mlp": ContextMLP,
+    "mlp": MLP,
+    "pair_mlp": PairMLP,
+}
 
 
 class Model(NamedTuple):

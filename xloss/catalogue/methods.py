@@ -74,6 +74,15 @@ METHODS: dict[str, Method] = {
             cost="as linear_statistics",
         ),
         Method(
+            name="sampled_softmax",
+            function=heads.sampled_softmax,
+            family="heads",
+            title=("On Using Very Large Target Vocabulary for Neural Machine Translation"),
+            arxiv="1412.2007",
+            evidence=DERIVED,
+            cost="num_samples columns",
+        ),
+        Method(
             name="spherical_init",
             function=heads.spherical_init,
             family="heads",

@@ -10,6 +10,7 @@ from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
 from xloss.heads.ranking import linear_rank, linear_top_k
+from xloss.heads.sampled import sampled_softmax
 from xloss.heads.spherical import (
     sparse_squared_error,
     spherical_evaluation,
@@ -34,6 +35,7 @@ __all__ = [
     "linear_statistics",
     "linear_top_k",
     "pairwise_distance",
+    "sampled_softmax",
     "sparse_squared_error",
     "spherical_check",
     "spherical_evaluation",
