@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 XLOSS = ROOT / "xloss"
 
-GROUND_FLOOR = {"typing", "numerics", "checks", "reduction"}
+GROUND_FLOOR = {"typing", "numerics", "checks", "multi_label", "reduction"}
 CURRENCIES = {"statistics", "surrogates"}
 THIRD_PARTY = {"jax", "optax", "numpy"}
 

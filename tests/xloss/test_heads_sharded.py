@@ -99,10 +99,11 @@ def test_the_fast_door_sums_the_gradient_over_devices_once_and_not_once_a_chunk(
         assert " all-reduce(" not in line or "while" not in line.partition("op_name=")[2]
 
 
-def test_classes_that_do_not_divide_are_padded_and_padding_never_enters(x64):
+@pytest.mark.parametrize("padding", [3, 19])  # the last device has nothing but padding
+def test_classes_that_do_not_divide_are_padded_and_padding_never_enters(padding, x64):
     h, w, b, labels = problem(TOKENS, 57)
-    pad = jnp.full((WIDTH, 3), jnp.nan)
-    wide, long = jnp.concatenate([w, pad], 1), jnp.concatenate([b, jnp.full(3, jnp.nan)])
+    pad = jnp.full((WIDTH, padding), jnp.nan)
+    wide, long = jnp.concatenate([w, pad], 1), jnp.concatenate([b, jnp.full(padding, jnp.nan)])
     mesh = mesh_of(2, 4)
     options = {"mesh": mesh, "class_axis": "model", "num_classes": 57}
     value, (dh, dw, db) = value_and_gradient(**options)(*placed(mesh, h, wide, long, labels))

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from xloss import adversarial, consistency, heads, optim
+from xloss import adversarial, classification, consistency, heads, optim
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method
 
 
@@ -72,6 +72,52 @@ METHODS: dict[str, Method] = {
             arxiv="2502.01628",
             evidence=DERIVED,
             cost="as linear_statistics",
+        ),
+        Method(
+            name="decoupled_softmax",
+            function=classification.decoupled_softmax,
+            family="classification",
+            title="Dual-Encoders for Extreme Multi-Label Classification",
+            arxiv="2310.10636",
+            evidence=AUTHORS_CODE,
+            slug="decoupled_softmax",
+        ),
+        Method(
+            name="soft_top_k",
+            function=classification.soft_top_k,
+            family="classification",
+            title="Dual-Encoders for Extreme Multi-Label Classification",
+            arxiv="2310.10636",
+            evidence=AUTHORS_CODE,
+            slug="decoupled_softmax",
+        ),
+        Method(
+            name="log_soft_top_k",
+            function=classification.log_soft_top_k,
+            family="classification",
+            title="Dual-Encoders for Extreme Multi-Label Classification",
+            arxiv="2310.10636",
+            evidence=AUTHORS_CODE,
+            slug="decoupled_softmax",
+        ),
+        Method(
+            name="soft_top_k_loss",
+            function=classification.soft_top_k_loss,
+            family="classification",
+            title="Dual-Encoders for Extreme Multi-Label Classification",
+            arxiv="2310.10636",
+            evidence=AUTHORS_CODE,
+            slug="decoupled_softmax",
+        ),
+        Method(
+            name="chunked_decoupled_softmax",
+            function=heads.chunked_decoupled_softmax,
+            family="heads",
+            title="Dual-Encoders for Extreme Multi-Label Classification",
+            arxiv="2310.10636",
+            evidence=AUTHORS_CODE,
+            cost="4 products, 1 chunk of scores",
+            slug="decoupled_softmax",
         ),
         Method(
             name="sampled_softmax",

@@ -7,6 +7,7 @@
 
 from xloss.classification.comp_sum import comp_sum
 from xloss.classification.cross_entropy import cross_entropy, soft_cross_entropy
+from xloss.classification.decoupled_softmax import decoupled_softmax
 from xloss.classification.ensloss import (
     ensloss,
     ensloss_derivatives,
@@ -18,11 +19,13 @@ from xloss.classification.generalized_cross_entropy import generalized_cross_ent
 from xloss.classification.harmonic import harmonic
 from xloss.classification.log_partition_penalty import log_partition_penalty
 from xloss.classification.margin_loss import margin_loss
+from xloss.classification.soft_top_k import log_soft_top_k, soft_top_k, soft_top_k_loss
 from xloss.classification.spherical import spherical_softmax, taylor_softmax, z_loss
 
 __all__ = [
     "comp_sum",
     "cross_entropy",
+    "decoupled_softmax",
     "ensloss",
     "ensloss_derivatives",
     "focal",
@@ -30,9 +33,12 @@ __all__ = [
     "harmonic",
     "inverse_box_cox",
     "log_partition_penalty",
+    "log_soft_top_k",
     "margin_loss",
     "sample_lam",
     "soft_cross_entropy",
+    "soft_top_k",
+    "soft_top_k_loss",
     "spherical_softmax",
     "taylor_softmax",
     "z_loss",

@@ -5,6 +5,7 @@ A head's kernel is [d, V], features first, as in ``features @ kernel``; the clas
 harmonic head are its columns.
 """
 
+from xloss.heads.decoupled import chunked_decoupled_softmax
 from xloss.heads.harmonic import harmonic_logits, harmonic_statistics
 from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
@@ -28,6 +29,7 @@ from xloss.heads.spherical_state import (
 __all__ = [
     "DISTANCES",
     "SphericalState",
+    "chunked_decoupled_softmax",
     "harmonic_logits",
     "harmonic_statistics",
     "linear_mean_loss",

@@ -41,6 +41,10 @@ class Layer:
     classes: int
     axis: str | None = None
 
+    def padded(self, held: int) -> bool:
+        """Whether the columns of all devices, ``held`` on each, are more than the classes."""
+        return self.axis is not None and self.classes < held * jax.lax.axis_size(self.axis)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,7 @@ def cut(
     bias = None if arrays.bias is None else part(arrays.bias)
     index = start + jnp.arange(size, dtype=jnp.int32)
     counts = index >= fresh if arrays.held % size else None
-    if arrays.first is not None and layer.classes % arrays.held:
+    if arrays.first is not None and layer.padded(arrays.held):
         inside = index < layer.classes - arrays.first
         counts = inside if counts is None else counts & inside
         # Padding may hold anything, and 0 * NaN is NaN.
