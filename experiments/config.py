@@ -238,6 +238,12 @@ def resolve_loss(
             f"--config.loss.name: expected a loss of integer labels, got {entry.name!r} (its "
             "targets are probabilities)"
         )
+    if "multi_hot" in entry.needs and config.task.name != "multi_label":
+        raise BadInput(
+            f"--config.loss.name: expected a loss of one label an example for the task "
+            f"{config.task.name!r}, got {entry.name!r} (its labels are 0 and 1 for every class, as "
+            "in the task 'multi_label')"
+        )
     if "distances" in entry.needs:
         raise BadInput(
             f"--config.loss.name: expected a loss of logits, got {entry.name!r} (it takes "

@@ -94,6 +94,8 @@ def temporaries(entry: Entry) -> str:
     def objective(z, y, _):
         if "probabilities" in entry.needs:
             y = jnp.broadcast_to(1.0 / z.shape[-1], z.shape)
+        if "multi_hot" in entry.needs:
+            y = y[..., None] == jnp.arange(z.shape[-1])
         given = (z,)
         if "candidate_logits" in entry.needs:
             given = (jnp.stack([z, z / 2]),)

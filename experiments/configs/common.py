@@ -67,18 +67,21 @@ def loss(name: str, **hyperparameters: Any) -> ConfigDict:
     --config.loss.tau=0.7` works on any config; one that is given to a loss without it is refused.
     """
     config = ConfigDict({"name": name, "surrogate": config_dict.placeholder(str)})
-    for key in sorted(_hyperparameters()):
-        config[key] = config_dict.placeholder(float)
+    for key, kind in sorted(_hyperparameters().items()):
+        config[key] = config_dict.placeholder(kind)
     config.update(hyperparameters)
     return config
 
 
-def _hyperparameters() -> set[str]:
-    of_losses = {key for entry in LOSSES.values() for key in entry.hyperparameters}
-    of_surrogates = {
-        key for phi in SURROGATES.values() for key in list(inspect.signature(phi).parameters)[1:]
-    }
-    return (of_losses | of_surrogates) - {"surrogate"}
+def _hyperparameters() -> dict[str, type]:
+    """Every hyperparameter of the catalogue and its type: int and str by default, else float."""
+    kinds: dict[str, type] = {}
+    for phi in SURROGATES.values():
+        kinds |= dict.fromkeys(list(inspect.signature(phi).parameters)[1:], float)
+    for entry in LOSSES.values():
+        for key, default in entry.hyperparameters.items():
+            kinds[key] = type(default) if type(default) in (int, str) else float
+    return {key: kind for key, kind in kinds.items() if key != "surrogate"}
 
 
 def shortened(config: ConfigDict, variant: str) -> ConfigDict:

@@ -5,6 +5,15 @@ from ml_collections import ConfigDict
 
 from experiments.configs import common
 
+_CHOSEN = {"task.output": "spherical", "loss.name": "z_loss", "optimizer.learning_rate": 0.003}
+#: The output layers of a sweep, as chosen on validation.
+OVERRIDES = [
+    {"task.output": "streaming"},
+    {"task.output": "sampled", "task.num_samples": 2048},
+    {**_CHOSEN, "loss.a": 0.1, "loss.b": 28.0, "task.learning_rate": 100.0},
+    {**_CHOSEN, "loss.a": 0.5, "loss.b": 10.0, "task.learning_rate": 10.0},
+]
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """The config; variant "quick" trains for 60 steps."""

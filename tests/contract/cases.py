@@ -28,6 +28,8 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
         "nu": (0.0, 0.3, 1.0),
     },
     "adversarial_rho_margin": {"tau": (0.0, 0.5, 1.0, 2.0), "rho": (0.5, 1.3, 2.0)},
+    "decoupled_softmax": {"temperature": (0.05, 1.0, 3.0)},
+    "soft_top_k_loss": {"alpha": (0.5, 2.0, 20.0)},
     "trades": {"beta": (0.0, 1.0, 6.0)},
 }
 
@@ -39,12 +41,17 @@ VARIANTS: list[tuple[str, dict]] = [
     ("focal", {"gamma": 0.0}),
     ("z_loss", {"a": 0.5, "b": 10.0}),
     ("spherical_softmax", {"eps": 1e-6}),
+    ("decoupled_softmax", {"reduce_positives": "sum"}),
+    ("soft_top_k_loss", {"k": 1, "alpha": 20.0}),
     ("harmonic", {"exponent": 28.0}),
     ("harmonic", {"label_smoothing": 0.1}),
     ("margin_loss", {"surrogate": surrogates.exponential}),
     ("smooth_adversarial_comp_sum", {"tau": 0.4, "rho": 2.0, "nu": 0.3}),
     ("margin_loss", {"surrogate": surrogates.bind(surrogates.savage)}),
 ]
+
+#: What a loss needs to take the small problems here: fewer chosen labels than there are.
+NEEDED: dict[str, dict] = {"soft_top_k_loss": {"k": 1}}
 
 ALL = [(name, {}) for name in catalogue.LOSSES] + VARIANTS
 
@@ -61,12 +68,15 @@ def call(name, logits, labels, where=None, *, seed=0, given=False, **hyper):
     ``given`` says that the logits are what the loss takes, made by ``inputs_of`` already.
     """
     entry = catalogue.entry(name)
+    hyper = NEEDED.get(name, {}) | hyper
     if "key" in entry.needs:
         hyper["key"] = jax.random.key(seed)
     if not given:
         logits = inputs_of(name, logits)
     if "probabilities" in entry.needs:
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
+    if "multi_hot" in entry.needs:
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.int32)
     return entry.function(*logits_for(entry, logits), labels, where=where, **hyper)
 
 

@@ -17,12 +17,13 @@ SECTIONS = ("Definition", "Args:", "Returns:", "Raises:", "Numerics:", "Example:
 
 
 def public_losses():
-    """Functions of the families whose first argument is scores, or one of the arrays in their
-    place."""
+    """Functions of the families of scores, or one of the arrays in their place, and labels."""
     for family in (xloss.classification, xloss.adversarial):
         for name in family.__all__:
             parameters = inspect.signature(getattr(family, name)).parameters
-            if next(iter(parameters)) in ("scores", *ARRAYS):
+            if next(iter(parameters)) not in ("scores", *ARRAYS):
+                continue
+            if {"labels", "probabilities"} & set(parameters):
                 yield name
 
 

@@ -74,15 +74,6 @@ METHODS: dict[str, Method] = {
             cost="as linear_statistics",
         ),
         Method(
-            name="decoupled_softmax",
-            function=classification.decoupled_softmax,
-            family="classification",
-            title="Dual-Encoders for Extreme Multi-Label Classification",
-            arxiv="2310.10636",
-            evidence=AUTHORS_CODE,
-            slug="decoupled_softmax",
-        ),
-        Method(
             name="soft_top_k",
             function=classification.soft_top_k,
             family="classification",
@@ -101,15 +92,6 @@ METHODS: dict[str, Method] = {
             slug="decoupled_softmax",
         ),
         Method(
-            name="soft_top_k_loss",
-            function=classification.soft_top_k_loss,
-            family="classification",
-            title="Dual-Encoders for Extreme Multi-Label Classification",
-            arxiv="2310.10636",
-            evidence=AUTHORS_CODE,
-            slug="decoupled_softmax",
-        ),
-        Method(
             name="chunked_decoupled_softmax",
             function=heads.chunked_decoupled_softmax,
             family="heads",
@@ -117,6 +99,16 @@ METHODS: dict[str, Method] = {
             arxiv="2310.10636",
             evidence=AUTHORS_CODE,
             cost="4 products, 1 chunk of scores",
+            slug="decoupled_softmax",
+        ),
+        Method(
+            name="grad_cache",
+            function=heads.grad_cache,
+            family="heads",
+            title=("Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"),
+            arxiv="2101.06983",
+            evidence=DERIVED,
+            cost="2 forward passes",
             slug="decoupled_softmax",
         ),
         Method(

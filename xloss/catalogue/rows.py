@@ -15,9 +15,16 @@ RECONSTRUCTION = "reconstruction"
 EVIDENCE = (AUTHORS_CODE, DERIVED, RECONSTRUCTION)
 
 #: What a loss may read beside, or in place of, LogitStatistics: logits, labels that are
-#: distributions [..., K], distances in place of logits, logits at attacked inputs, and at several
-#: inputs [M, ..., K].
-ARRAYS = ("logits", "probabilities", "distances", "adversarial_logits", "candidate_logits")
+#: distributions [..., K] or 0 and 1 [..., K], distances in place of logits, logits at attacked
+#: inputs, and at several inputs [M, ..., K].
+ARRAYS = (
+    "logits",
+    "probabilities",
+    "multi_hot",
+    "distances",
+    "adversarial_logits",
+    "candidate_logits",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Entry:
     @property
     def hyperparameters(self) -> dict[str, Any]:
         """Names and defaults of the hyperparameters (``inspect.Parameter.empty`` if none)."""
-        reserved = {"scores", "labels", "where", "key", "axis_name", *ARRAYS}
+        reserved = {"scores", "labels", "where", "relevance", "key", "axis_name", *ARRAYS}
         parameters = inspect.signature(self.function).parameters
         return {name: p.default for name, p in parameters.items() if name not in reserved}
 

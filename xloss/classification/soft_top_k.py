@@ -74,6 +74,9 @@ def log_soft_top_k(scores: ArrayLike, k: int | ArrayLike, *, alpha: ArrayLike = 
       TypeError: wrong dtypes.
       ValueError: as :func:`soft_top_k`.
 
+    Numerics:
+      As :func:`soft_top_k`; log sigmoid is exact in both tails.
+
     Example:
       >>> import jax.numpy as jnp
       >>> [round(float(x), 3) for x in log_soft_top_k(jnp.zeros(2), 1)]
@@ -82,7 +85,8 @@ def log_soft_top_k(scores: ArrayLike, k: int | ArrayLike, *, alpha: ArrayLike = 
     Evidence: authors' code.
 
     References:
-      As :func:`soft_top_k`; arXiv 2310.10636.
+      Gupta, Khatri, Rawat, Bhojanapalli, Jain, Dhillon, "Dual-Encoders for Extreme Multi-Label
+      Classification", ICLR 2024, arXiv 2310.10636. Departure as for :func:`soft_top_k`.
     """
     return _log_soft_top_k(*_check("log_soft_top_k", scores, k, alpha))
 
@@ -236,12 +240,12 @@ def _threshold(u: jax.Array, k: jax.Array) -> jax.Array:
         # Not the distance: of t's own size, at which u + t rounds.
         size = jnp.abs(t) + jnp.max(jnp.where(finite, jnp.abs(u), 0.0), axis=-1)
         still = jnp.abs(following - t) > 2.0 * jnp.finfo(u.dtype).eps * size
-        return i + 1, low, high, following, jnp.any(still & legal)
+        return i + 1, low, high, following, still & legal
 
     def going(carry):
-        return (carry[0] < _STEPS) & carry[-1]
+        return (carry[0] < _STEPS) & jnp.any(carry[-1])
 
-    begin = (0, low, high, jnp.clip(start, low, high), jnp.asarray(True))
+    begin = (0, low, high, jnp.clip(start, low, high), legal)
     t = jax.lax.while_loop(going, step, begin)[3]
     return jnp.where(legal, t, jnp.full_like(t, jnp.nan))
 

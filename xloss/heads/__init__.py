@@ -6,6 +6,7 @@ harmonic head are its columns.
 """
 
 from xloss.heads.decoupled import chunked_decoupled_softmax
+from xloss.heads.grad_cache import grad_cache
 from xloss.heads.harmonic import harmonic_logits, harmonic_statistics
 from xloss.heads.linear import linear_statistics
 from xloss.heads.mean_loss import linear_mean_loss
@@ -30,6 +31,7 @@ __all__ = [
     "DISTANCES",
     "SphericalState",
     "chunked_decoupled_softmax",
+    "grad_cache",
     "harmonic_logits",
     "harmonic_statistics",
     "linear_mean_loss",
