@@ -36,6 +36,8 @@ TASKS = tuple(
 )
 #: Tasks that attack their inputs, for the losses that need it.
 ATTACKING = ("adversarial",)
+#: Tasks of several labels an example.
+SEVERAL_LABELS = ("multi_label",)
 
 
 class Rule(NamedTuple):
@@ -191,7 +193,10 @@ def validate(config: ConfigDict) -> None:
             f"{config.optimizer.warmup_steps}"
         )
     if "loss" in config:
-        resolve_loss(config)
+        if config.task.name in SEVERAL_LABELS:
+            named_loss(config)  # the task tries it, on labels of its own kind
+        else:
+            resolve_loss(config)
 
 
 def check_task(config: ConfigDict, rules: Mapping[str, Rule]) -> None:
@@ -226,23 +231,16 @@ def resolve_loss(
       BadInput: unknown loss or hyperparameter, a value of the wrong type or out of range, or a
         loss that cannot be used with these labels.
     """
-    if "loss" not in config:
-        raise BadInput("--config.loss: expected a ConfigDict, got None")
-    spec = {key: value for key, value in config.loss.to_dict().items() if value is not None}
-    try:
-        entry, arguments = catalogue.resolve(spec)
-    except (ValueError, TypeError) as error:
-        raise _refused(error, spec) from error
+    entry, arguments = named_loss(config)
     if "probabilities" in entry.needs:
         raise BadInput(
             f"--config.loss.name: expected a loss of integer labels, got {entry.name!r} (its "
             "targets are probabilities)"
         )
-    if "multi_hot" in entry.needs and config.task.name != "multi_label":
+    if "multi_hot" in entry.needs:
         raise BadInput(
-            f"--config.loss.name: expected a loss of one label an example for the task "
-            f"{config.task.name!r}, got {entry.name!r} (its labels are 0 and 1 for every class, as "
-            "in the task 'multi_label')"
+            f"--config.loss.name: expected a loss of one label an example, got {entry.name!r} (its "
+            f"labels are 0 and 1 for every class, as in the task {SEVERAL_LABELS[0]!r})"
         )
     if "distances" in entry.needs:
         raise BadInput(
@@ -262,18 +260,42 @@ def resolve_loss(
             f"--config.loss.name: expected a loss of statistics for one score an example, got "
             f"{entry.name!r} (it reads all logits)"
         )
-    # Arguments are bound, not traced: that is what makes the loss check their ranges here.
-    scores = jax.ShapeDtypeStruct((4,) if binary else (4, 3), jnp.float32)
-    labels = jax.ShapeDtypeStruct((4,), jnp.int32)
+    try_loss(
+        config,
+        lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0), attacked=z)[0],
+        jax.ShapeDtypeStruct((4,) if binary else (4, 3), jnp.float32),
+        jax.ShapeDtypeStruct((4,), jnp.int32),
+    )
+    return entry, arguments
+
+
+def named_loss(config: ConfigDict) -> tuple[catalogue.Entry, dict[str, Any]]:
+    """The loss of config.loss and its arguments, not yet tried.
+
+    Raises:
+      BadInput: unknown loss or hyperparameter.
+    """
+    if "loss" not in config:
+        raise BadInput("--config.loss: expected a ConfigDict, got None")
+    spec = _spec(config)
     try:
-        jax.eval_shape(
-            lambda z, y: losses_of(entry, arguments, z, y, key=jax.random.key(0), attacked=z)[0],
-            scores,
-            labels,
-        )
+        return catalogue.resolve(spec)
     except (ValueError, TypeError) as error:
         raise _refused(error, spec) from error
-    return entry, arguments
+
+
+def try_loss(config: ConfigDict, function: Callable[..., Any], *shapes: Any) -> None:
+    """Traces a function of the loss on shapes, so that the loss checks its arguments by itself.
+
+    They are bound in the function, not traced: that is what makes the loss check their ranges.
+
+    Raises:
+      BadInput: what the loss says, with the flag that it is about.
+    """
+    try:
+        jax.eval_shape(function, *shapes)
+    except (ValueError, TypeError) as error:
+        raise _refused(error, _spec(config)) from error
 
 
 def losses_of(
@@ -363,6 +385,10 @@ def _check_key(key: str, tree: Mapping[str, Any]) -> None:
         hint = nearest(leaf, level)
         near = hint.replace("mean '", f"mean '{group}." if group else "mean '")
         raise BadInput(f"--config.{key}: no such key{near or '; known: ' + ', '.join(level)}")
+
+
+def _spec(config: ConfigDict) -> dict[str, Any]:
+    return {key: value for key, value in config.loss.to_dict().items() if value is not None}
 
 
 def _refused(error: Exception, spec: Mapping[str, Any]) -> BadInput:

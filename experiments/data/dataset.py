@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 Batch = dict[str, np.ndarray]
-Task = Literal["multiclass", "binary", "several", "regression"]
+Task = Literal["multiclass", "binary", "several", "multi_label", "regression"]
 
 
 class Source(Protocol):
@@ -45,7 +45,8 @@ class Dataset:
         input_shape: shape of one example's `inputs`, for example (8, 8); a model that wants
             vectors flattens.
         task: "binary" when K == 2 (the model has one score an example, class 1 is positive),
-            else "multiclass". "several": labels [T], each of K classes. "regression": float32.
+            else "multiclass". "several": labels [T], each of K classes. "multi_label": 0 or 1
+            for each of K classes [K]. "regression": float32.
         licence: under what terms the data may be used, in one line.
         class_names: K names; class_names[label] names a label. () for regression.
     """

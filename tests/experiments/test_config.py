@@ -72,6 +72,9 @@ def test_every_loss_has_its_hyperparameters_as_keys(name: str):
     if "probabilities" in entry.needs:
         with pytest.raises(BadInput, match="integer labels"):
             configs.resolve_loss(digits(**{"loss.name": name}))
+    elif "multi_hot" in entry.needs:
+        with pytest.raises(BadInput, match="loss of one label an example.*'multi_label'"):
+            configs.resolve_loss(digits(**{"loss.name": name}))
     elif "distances" in entry.needs:
         with pytest.raises(BadInput, match="config.loss.name: expected a loss of logits.*harmonic"):
             configs.resolve_loss(digits(**{"loss.name": name}))
