@@ -96,10 +96,11 @@ test-others: ## test-quick on the other tested Pythons that this machine has
 test-all: test test-slow test-compile test-others ## test, slow tests, compile checks, other Pythons
 
 .PHONY: bench
-bench: $(READY) ## time losses and heads against optax; prints tables with machine and versions
+bench: $(READY) ## time losses and heads; prints tables with machine and versions
 	@$(BIN)/python -m experiments.benchmarks.losses
 	@$(BIN)/python -m experiments.benchmarks.heads
 	@$(BIN)/python -m experiments.benchmarks.spherical
+	@$(BIN)/python -m experiments.benchmarks.multilabel
 
 .PHONY: verify
 verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
