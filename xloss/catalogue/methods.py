@@ -102,6 +102,42 @@ METHODS: dict[str, Method] = {
             slug="decoupled_softmax",
         ),
         Method(
+            name="aldr_lam",
+            function=classification.aldr_lam,
+            family="classification",
+            title=(
+                "Label Distributionally Robust Losses for Multi-class Classification: "
+                "Consistency, Robustness and Adaptivity"
+            ),
+            arxiv="2112.14869",
+            evidence=DERIVED,
+            slug="ldr",
+        ),
+        Method(
+            name="init_aldr",
+            function=classification.init_aldr,
+            family="classification",
+            title=(
+                "Label Distributionally Robust Losses for Multi-class Classification: "
+                "Consistency, Robustness and Adaptivity"
+            ),
+            arxiv="2112.14869",
+            evidence=AUTHORS_CODE,
+            slug="ldr",
+        ),
+        Method(
+            name="aldr_kl_step",
+            function=classification.aldr_kl_step,
+            family="classification",
+            title=(
+                "Label Distributionally Robust Losses for Multi-class Classification: "
+                "Consistency, Robustness and Adaptivity"
+            ),
+            arxiv="2112.14869",
+            evidence=AUTHORS_CODE,
+            slug="ldr",
+        ),
+        Method(
             name="grad_cache",
             function=heads.grad_cache,
             family="heads",

@@ -183,7 +183,7 @@ def _log_soft_top_k(scores, k, alpha):
 def _loss(scores, positive, legal, k, alpha, where):
     z = numerics.promote(scores)
     if where is not None:
-        z = jnp.where(where[..., None], z, jnp.arange(z.shape[-1], dtype=z.dtype))
+        z = jnp.where(where[..., None], z, jnp.zeros_like(z))
         k = jnp.where(where, k, jnp.ones_like(k))
     terms = jax.nn.log_sigmoid(_logits(z, k, alpha))
     total = jnp.sum(jnp.where(positive, terms, jnp.zeros_like(terms)), axis=-1)
