@@ -1,9 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placeholder header."""
+"""WikiText-2, 12,950 words: the Z-loss in the spherical layer against cross-entropy.
+
+    python -m experiments.run --config=wikitext_zloss --workdir=runs/words \\
+        --config.data.path=DATA/wikitext-2
+    python -m experiments.run --config=wikitext_zloss:quick --workdir=runs/quick \\
+        --config.data.path=DATA/wikitext-2      # seconds
+
+A word from the four before it: embeddings of 64, a tanh layer of 128, and an output layer over all
+words of the training text, without a bias. The path has valid.txt and test.txt only: the first 90 %
+of the former (196,000 words) are trained on, the rest is for validation, the latter (245,000) to
+test. 3,000 steps of 128, two epochs; Adam, but for the spherical layer, which is exact SGD.
+
+The paper (The Z-loss, arXiv 1604.08859) claims, on the One Billion Word benchmark, that the Z-loss
+trains 40 times as fast as a softmax over 793,471 words, and that on top-k for k > 1 it is better
+than the log-softmax. The speed at that size is in BENCHMARKS.md (the layer alone); here is top-k.
+
+Measured with the output layers of OVERRIDES below, seeds 0 to 4:
+
+    python -m experiments.sweep --config=wikitext_zloss --workdir=sweeps/words --seeds=5 \\
+        --overrides=experiments/configs/wikitext_zloss.py --together=1 --select=-error_10 \\
+        --set data.path=DATA/wikitext-2
+
+How often, in %, the test word is not among the first k, mean and 95 % interval over seeds; the
+difference to cross-entropy is seed by seed. jax 0.10.2, two CPU cores:
+
+    output layer       top 1          top 5          top 10         top 20         top 50
+    Z-loss (0.1, 28)   80.88 +- 0.16  58.28 +- 0.11  50.56 +- 0.05  43.95 +- 0.04  37.20 +- 0.07
+      minus CE         +0.16 +- 0.15  -0.88 +- 0.15  -1.00 +- 0.02  -0.72 +- 0.06  -0.04 +- 0.10
+    Z-loss (0.5, 10)   84.18 +- 0.12  60.55 +- 0.20  51.19 +- 0.25  43.30 +- 0.12  35.36 +- 0.10
+      minus CE         +3.47 +- 0.16  +1.39 +- 0.20  -0.37 +- 0.21  -1.37 +- 0.16  -1.88 +- 0.10
+    sampled softmax    80.61 +- 0.06  59.00 +- 0.16  51.45 +- 0.09  44.57 +- 0.05  37.20 +- 0.11
+      minus CE         -0.10 +- 0.04  -0.16 +- 0.09  -0.11 +- 0.05  -0.10 +- 0.03  -0.03 +- 0.05
+    cross-entropy      80.72 +- 0.08  59.16 +- 0.16  51.56 +- 0.07  44.67 +- 0.06  37.24 +- 0.11
+
+The claim holds here: with (0.1, 28) the Z-loss is as good at the first word, but for 0.16 +- 0.15,
+and a point better at the first five to twenty; with (0.5, 10) it gives up the first word for the
+first fifty. (a, b) is a choice of k, as the paper says. The training text is a hundredth of a usual
+one, and every model here is far from what a recurrent one reaches.
+
+Milliseconds a step, the median of a run's log (12,950 words are few: the Adam steps of the
+embeddings are most of what the spherical layer leaves):
+
+TIMES
+
+Chosen by the top-10 error on validation with seed 0: for the Z-loss (a, b) of (1, 0), (0.1, 28),
+(0.5, 10) and (1, 10), the layer's rate of 10 and 100, the network's of 0.001 and 0.003, sixteen
+settings; for cross-entropy the rate of 0.0003 to 0.01, four, of which the second best was 1.7
+points behind; for the sampled softmax the same four with 512 and 2,048 samples, eight. The row
+(0.5, 10) is the second best pair.
+"""
 
 from ml_collections import ConfigDict
 
 from experiments.configs import common
+
+#: Whether the claims above held in these runs, by name in the catalogue (VERIFIED.md).
+VERDICT = {"z_loss": "reproduced at the first 5 to 20"}
 
 _CHOSEN = {"task.output": "spherical", "loss.name": "z_loss", "optimizer.learning_rate": 0.003}
 #: The output layers of a sweep, as chosen on validation.
