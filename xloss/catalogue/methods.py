@@ -138,6 +138,67 @@ METHODS: dict[str, Method] = {
             slug="ldr",
         ),
         Method(
+            name="direct_coverage",
+            function=classification.direct_coverage,
+            family="classification",
+            title=(
+                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+                "Limiting Confidence Improves Mathematical Reasoning"
+            ),
+            arxiv="2502.07154",
+            evidence=DERIVED,
+            slug="dco",
+        ),
+        Method(
+            name="coverage",
+            function=classification.coverage,
+            family="classification",
+            title=(
+                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+                "Limiting Confidence Improves Mathematical Reasoning"
+            ),
+            arxiv="2502.07154",
+            evidence=DERIVED,
+            slug="dco",
+        ),
+        Method(
+            name="coverage_nats",
+            function=classification.coverage_nats,
+            family="classification",
+            title=(
+                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+                "Limiting Confidence Improves Mathematical Reasoning"
+            ),
+            arxiv="2502.07154",
+            evidence=DERIVED,
+            slug="dco",
+        ),
+        Method(
+            name="coverage_weight",
+            function=classification.coverage_weight,
+            family="classification",
+            title=(
+                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+                "Limiting Confidence Improves Mathematical Reasoning"
+            ),
+            arxiv="2502.07154",
+            evidence=DERIVED,
+            slug="dco",
+        ),
+        Method(
+            name="pass_at_k",
+            function=classification.pass_at_k,
+            family="classification",
+            title=(
+                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+                "Limiting Confidence Improves Mathematical Reasoning"
+            ),
+            arxiv="2502.07154",
+            evidence=DERIVED,
+            cost="host",
+            slug="dco",
+        ),
+        Method(
             name="grad_cache",
             function=heads.grad_cache,
             family="heads",

@@ -12,6 +12,13 @@ from xloss.classification.asymmetric import (
 )
 from xloss.classification.brier import brier
 from xloss.classification.comp_sum import comp_sum
+from xloss.classification.coverage import (
+    coverage,
+    coverage_nats,
+    coverage_weight,
+    direct_coverage,
+    pass_at_k,
+)
 from xloss.classification.cross_entropy import cross_entropy, soft_cross_entropy
 from xloss.classification.decoupled_softmax import decoupled_softmax
 from xloss.classification.ensloss import (
@@ -51,9 +58,13 @@ __all__ = [
     "asymmetric_unhinged",
     "brier",
     "comp_sum",
+    "coverage",
+    "coverage_nats",
+    "coverage_weight",
     "crammer_singer",
     "cross_entropy",
     "decoupled_softmax",
+    "direct_coverage",
     "ensloss",
     "ensloss_derivatives",
     "focal",
@@ -68,6 +79,7 @@ __all__ = [
     "margin_loss",
     "mean_absolute_error",
     "normalized_cross_entropy",
+    "pass_at_k",
     "reverse_cross_entropy",
     "robust_log_loss",
     "sample_lam",
