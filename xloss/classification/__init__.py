@@ -21,6 +21,7 @@ from xloss.classification.coverage import (
 )
 from xloss.classification.cross_entropy import cross_entropy, soft_cross_entropy
 from xloss.classification.decoupled_softmax import decoupled_softmax
+from xloss.classification.dice import dice, hard_negative_mask, tversky
 from xloss.classification.ensloss import (
     ensloss,
     ensloss_derivatives,
@@ -64,11 +65,13 @@ __all__ = [
     "crammer_singer",
     "cross_entropy",
     "decoupled_softmax",
+    "dice",
     "direct_coverage",
     "ensloss",
     "ensloss_derivatives",
     "focal",
     "generalized_cross_entropy",
+    "hard_negative_mask",
     "harmonic",
     "init_aldr",
     "inverse_box_cox",
@@ -90,6 +93,7 @@ __all__ = [
     "symmetric_cross_entropy",
     "taylor_softmax",
     "truncated_generalized_cross_entropy",
+    "tversky",
     "weston_watkins",
     "z_loss",
 ]

@@ -6,6 +6,8 @@ Reach for it where what counts is precision at k: a true label above the thresho
 more.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -56,7 +58,8 @@ def soft_top_k(scores: ArrayLike, k: int | ArrayLike, *, alpha: ArrayLike = 1.0)
       Classification", ICLR 2024, arXiv 2310.10636; authors' code nilesh2797/DEXML. Departure:
       solved to rounding, where theirs bisects 32 times.
     """
-    return _soft_top_k(*_check("soft_top_k", scores, k, alpha))
+    *checked, top = _check("soft_top_k", scores, k, alpha)
+    return _soft_top_k(*checked, top=top)
 
 
 def log_soft_top_k(scores: ArrayLike, k: int | ArrayLike, *, alpha: ArrayLike = 1.0) -> Array:
@@ -88,7 +91,8 @@ def log_soft_top_k(scores: ArrayLike, k: int | ArrayLike, *, alpha: ArrayLike = 
       Gupta, Khatri, Rawat, Bhojanapalli, Jain, Dhillon, "Dual-Encoders for Extreme Multi-Label
       Classification", ICLR 2024, arXiv 2310.10636. Departure as for :func:`soft_top_k`.
     """
-    return _log_soft_top_k(*_check("log_soft_top_k", scores, k, alpha))
+    *checked, top = _check("log_soft_top_k", scores, k, alpha)
+    return _log_soft_top_k(*checked, top=top)
 
 
 def soft_top_k_loss(
@@ -139,8 +143,8 @@ def soft_top_k_loss(
     name = "soft_top_k_loss"
     scores, positive, legal = multi_label.check(name, scores, labels)
     where = checks.mask(name, where, scores.shape[:-1])
-    scores, k, alpha = _check(name, scores, k, alpha)
-    return _loss(scores, positive, legal, k, alpha, where)
+    scores, k, alpha, top = _check(name, scores, k, alpha)
+    return _loss(scores, positive, legal, k, alpha, where, top=top)
 
 
 def _check(function, scores, k, alpha):
@@ -150,7 +154,9 @@ def _check(function, scores, k, alpha):
             f"{function}: expected scores of shape (..., labels) with two or more labels, got "
             f"{scores.shape}"
         )
+    top = None
     if isinstance(k, int) and not isinstance(k, bool):
+        top = k
         if not 0 < k < scores.shape[-1]:
             raise ValueError(
                 f"{function}: expected 0 < k < {scores.shape[-1]}, the number of labels, got {k}"
@@ -160,32 +166,32 @@ def _check(function, scores, k, alpha):
         if k.ndim:
             checks.same_shape(function, "k", k, scores.shape[:-1])
     alpha = checks.number(function, "alpha", alpha, low=0.0, open_low=True)
-    return scores, jnp.broadcast_to(jnp.asarray(k, jnp.int32), scores.shape[:-1]), alpha
+    return scores, jnp.broadcast_to(jnp.asarray(k, jnp.int32), scores.shape[:-1]), alpha, top
 
 
-def _logits(scores, k, alpha):
+def _logits(scores, k, alpha, top):
     u = numerics.promote(scores)
     u = u * numerics.scalar(alpha, u)
-    return u + _threshold(u, k)[..., None]
+    return u + _threshold(u, k, top)[..., None]
 
 
-@jax.jit
-def _soft_top_k(scores, k, alpha):
-    return jax.nn.sigmoid(_logits(scores, k, alpha))
+@functools.partial(jax.jit, static_argnames="top")
+def _soft_top_k(scores, k, alpha, *, top):
+    return jax.nn.sigmoid(_logits(scores, k, alpha, top))
 
 
-@jax.jit
-def _log_soft_top_k(scores, k, alpha):
-    return jax.nn.log_sigmoid(_logits(scores, k, alpha))
+@functools.partial(jax.jit, static_argnames="top")
+def _log_soft_top_k(scores, k, alpha, *, top):
+    return jax.nn.log_sigmoid(_logits(scores, k, alpha, top))
 
 
-@jax.jit
-def _loss(scores, positive, legal, k, alpha, where):
+@functools.partial(jax.jit, static_argnames="top")
+def _loss(scores, positive, legal, k, alpha, where, *, top):
     z = numerics.promote(scores)
     if where is not None:
         z = jnp.where(where[..., None], z, jnp.zeros_like(z))
         k = jnp.where(where, k, jnp.ones_like(k))
-    terms = jax.nn.log_sigmoid(_logits(z, k, alpha))
+    terms = jax.nn.log_sigmoid(_logits(z, k, alpha, top))
     total = jnp.sum(jnp.where(positive, terms, jnp.zeros_like(terms)), axis=-1)
     losses = -total / jnp.maximum(jnp.sum(positive, axis=-1, dtype=total.dtype), 1.0)
     empty = ~jnp.any(positive, axis=-1)
@@ -193,9 +199,9 @@ def _loss(scores, positive, legal, k, alpha, where):
     return numerics.masked(jnp.where(legal, losses, jnp.full_like(losses, jnp.nan)), where)
 
 
-@jax.custom_jvp
-def _threshold(u: jax.Array, k: jax.Array) -> jax.Array:
-    """t [...] with sum sigmoid(u [..., L] + t) = k."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _threshold(u: jax.Array, k: jax.Array, top: int | None) -> jax.Array:
+    """t [...] with sum sigmoid(u [..., L] + t) = k; top is the same k where it is an int."""
     finite = ~jnp.isneginf(u)
     count = jnp.sum(finite, axis=-1, dtype=u.dtype)
     wanted = k.astype(u.dtype)
@@ -204,20 +210,33 @@ def _threshold(u: jax.Array, k: jax.Array) -> jax.Array:
     count = jnp.maximum(count, 1.0)
 
     # How much of each score belongs to the top k: of ties at its border, a share each.
-    ordered = jnp.sort(u, axis=-1)
-    place = jnp.clip(u.shape[-1] - k, 0, u.shape[-1] - 1)
-    border = jnp.take_along_axis(ordered, place[..., None], axis=-1)
+    border, following = _border(u, k, top)
     level, above = u == border, u > border
     left = wanted - jnp.sum(above, axis=-1, dtype=u.dtype)
     share = left / jnp.maximum(jnp.sum(level, axis=-1, dtype=u.dtype), 1.0)
     chosen = jnp.where(above, 1.0, jnp.where(level, share[..., None], 0.0))
 
+    tiny = jnp.finfo(u.dtype).tiny
+
     def slope_and_gap(t):
-        """log of the expected number of others chosen, minus that of the top ones not chosen."""
+        """Of log(others chosen) - log(top ones not chosen): its slope, and itself; one exp each."""
         z = u + t[..., None]
-        up, down = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-        wrong, weight = _weighted(up, 1.0 - chosen)
-        missed, other = _weighted(down, chosen)
+        small = jnp.exp(-jnp.abs(z))
+        large = 1.0 / (1.0 + small)
+        small = small * large
+        up, down = jnp.where(z > 0, large, small), jnp.where(z > 0, small, large)
+        wrong = jnp.maximum(jnp.sum((1.0 - chosen) * up, axis=-1), tiny)
+        missed = jnp.maximum(jnp.sum(chosen * down, axis=-1), tiny)
+        both = large * small
+        slope = jnp.sum((1.0 - chosen) * both, axis=-1) / wrong
+        slope += jnp.sum(chosen * both, axis=-1) / missed
+        return slope, jnp.log(wrong) - jnp.log(missed)
+
+    def slope_and_gap_of_logs(t):
+        """The same where everything underflows."""
+        z = u + t[..., None]
+        wrong, weight = _weighted(jax.nn.log_sigmoid(z), 1.0 - chosen)
+        missed, other = _weighted(jax.nn.log_sigmoid(-z), chosen)
         p = jax.nn.sigmoid(z)
         slope = jnp.sum(weight * (1.0 - p), axis=-1) + jnp.sum(other * p, axis=-1)
         return slope, wrong - missed
@@ -225,16 +244,13 @@ def _threshold(u: jax.Array, k: jax.Array) -> jax.Array:
     even = jnp.log(wanted) - jnp.log(count - wanted)
     low = even - jnp.max(u, axis=-1)
     high = even - jnp.min(jnp.where(finite, u, jnp.inf), axis=-1)
-    following = jnp.take_along_axis(
-        ordered, jnp.clip(u.shape[-1] - k - 1, 0, u.shape[-1] - 1)[..., None], axis=-1
-    )
     start = -0.5 * (border + jnp.where(jnp.isfinite(following), following, border))[..., 0]
 
     def step(carry):
         i, low, high, t, _ = carry
         slope, gap = slope_and_gap(t)
         low, high = jnp.where(gap < 0, t, low), jnp.where(gap < 0, high, t)
-        newton = t - gap / jnp.maximum(slope, jnp.finfo(u.dtype).tiny)
+        newton = t - gap / jnp.maximum(slope, tiny)
         inside = (newton >= low) & (newton <= high) & (i % 4 != 3)
         following = jnp.where(inside, newton, low + 0.5 * (high - low))
         # Not the distance: of t's own size, at which u + t rounds.
@@ -246,8 +262,30 @@ def _threshold(u: jax.Array, k: jax.Array) -> jax.Array:
         return (carry[0] < _STEPS) & jnp.any(carry[-1])
 
     begin = (0, low, high, jnp.clip(start, low, high), legal)
-    t = jax.lax.while_loop(going, step, begin)[3]
+    _, low, high, t, _ = jax.lax.while_loop(going, step, begin)
+    for _ in range(2):
+        slope, gap = slope_and_gap_of_logs(t)
+        newton = t - gap / slope
+        # Where the sums above were lost the bracket is, too, and the slope is between 1 and 2.
+        lost = jnp.abs(gap) > 1.0
+        t = jnp.where(
+            jnp.isfinite(newton) & (lost | ((newton >= low) & (newton <= high))), newton, t
+        )
     return jnp.where(legal, t, jnp.full_like(t, jnp.nan))
+
+
+def _border(u, k, top):
+    """The k-th and the (k + 1)-th greatest of u, each [..., 1]."""
+    if top is not None and top < 64:  # a full sort is slower by far
+        best = jax.lax.top_k(u, top + 1)[0]
+        return best[..., -2:-1], best[..., -1:]
+    ordered = jnp.sort(u, axis=-1)
+
+    def taken(place):
+        place = jnp.clip(place, 0, u.shape[-1] - 1)
+        return jnp.take_along_axis(ordered, place[..., None], axis=-1)
+
+    return taken(u.shape[-1] - k), taken(u.shape[-1] - k - 1)
 
 
 def _weighted(logs, weights):
@@ -261,9 +299,9 @@ def _weighted(logs, weights):
 
 
 @_threshold.defjvp
-def _threshold_jvp(primals, tangents):
+def _threshold_jvp(top, primals, tangents):
     (u, k), (u_dot, _) = primals, tangents
-    t = _threshold(u, k)
+    t = _threshold(u, k, top)
     z = u + t[..., None]
     weights = jax.nn.softmax(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z), axis=-1)
     return t, -jnp.sum(weights * jnp.where(jnp.isneginf(u), 0.0, u_dot), axis=-1)
