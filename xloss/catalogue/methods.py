@@ -1,28 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of what is no loss: heads, transforms, aggregators, attacks, theory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xloss import adversarial, classification, consistency, heads, optim
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method
 
 
-def _theory(
-    title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]
+def _paper(
+    title: str,
+    arxiv: str | None,
+    slug: str | None,
+    evidence: str,
+    functions: Iterable[Callable[..., Any]],
+    cost: str = "",
 ) -> Iterator[Method]:
-    """Rows of one paper's statements about losses, all computed on the host."""
+    """Rows of one paper's functions, each in the family that its module is of."""
     for function in functions:
         yield Method(
             name=function.__name__,
             function=function,
-            family="consistency",
+            family=function.__module__.split(".")[1],
             title=title,
             arxiv=arxiv,
-            evidence=DERIVED,
-            cost="host",
+            evidence=evidence,
+            cost=cost,
             slug=slug,
         )
+
+
+def _theory(
+    title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]
+) -> Iterator[Method]:
+    """Rows of one paper's statements about losses, all computed on the host."""
+    yield from _paper(title, arxiv, slug, DERIVED, functions, "host")
 
 
 METHODS: dict[str, Method] = {
@@ -73,23 +85,12 @@ METHODS: dict[str, Method] = {
             evidence=DERIVED,
             cost="as linear_statistics",
         ),
-        Method(
-            name="soft_top_k",
-            function=classification.soft_top_k,
-            family="classification",
-            title="Dual-Encoders for Extreme Multi-Label Classification",
-            arxiv="2310.10636",
-            evidence=AUTHORS_CODE,
-            slug="decoupled_softmax",
-        ),
-        Method(
-            name="log_soft_top_k",
-            function=classification.log_soft_top_k,
-            family="classification",
-            title="Dual-Encoders for Extreme Multi-Label Classification",
-            arxiv="2310.10636",
-            evidence=AUTHORS_CODE,
-            slug="decoupled_softmax",
+        *_paper(
+            "Dual-Encoders for Extreme Multi-Label Classification",
+            "2310.10636",
+            "decoupled_softmax",
+            AUTHORS_CODE,
+            (classification.soft_top_k, classification.log_soft_top_k),
         ),
         Method(
             name="chunked_decoupled_softmax",
@@ -101,129 +102,50 @@ METHODS: dict[str, Method] = {
             cost="4 products, 1 chunk of scores",
             slug="decoupled_softmax",
         ),
-        Method(
-            name="aldr_lam",
-            function=classification.aldr_lam,
-            family="classification",
-            title=(
-                "Label Distributionally Robust Losses for Multi-class Classification: "
-                "Consistency, Robustness and Adaptivity"
+        *_paper(
+            "Label Distributionally Robust Losses for Multi-class Classification: "
+            "Consistency, Robustness and Adaptivity",
+            "2112.14869",
+            "ldr",
+            DERIVED,
+            (classification.aldr_lam,),
+        ),
+        *_paper(
+            "Label Distributionally Robust Losses for Multi-class Classification: "
+            "Consistency, Robustness and Adaptivity",
+            "2112.14869",
+            "ldr",
+            AUTHORS_CODE,
+            (classification.init_aldr, classification.aldr_kl_step),
+        ),
+        *_paper(
+            "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+            "Limiting Confidence Improves Mathematical Reasoning",
+            "2502.07154",
+            "dco",
+            DERIVED,
+            (
+                classification.direct_coverage,
+                classification.coverage,
+                classification.coverage_nats,
+                classification.coverage_weight,
             ),
-            arxiv="2112.14869",
-            evidence=DERIVED,
-            slug="ldr",
         ),
-        Method(
-            name="init_aldr",
-            function=classification.init_aldr,
-            family="classification",
-            title=(
-                "Label Distributionally Robust Losses for Multi-class Classification: "
-                "Consistency, Robustness and Adaptivity"
-            ),
-            arxiv="2112.14869",
-            evidence=AUTHORS_CODE,
-            slug="ldr",
+        *_paper(
+            "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
+            "Limiting Confidence Improves Mathematical Reasoning",
+            "2502.07154",
+            "dco",
+            DERIVED,
+            (classification.pass_at_k,),
+            "host",
         ),
-        Method(
-            name="aldr_kl_step",
-            function=classification.aldr_kl_step,
-            family="classification",
-            title=(
-                "Label Distributionally Robust Losses for Multi-class Classification: "
-                "Consistency, Robustness and Adaptivity"
-            ),
-            arxiv="2112.14869",
-            evidence=AUTHORS_CODE,
-            slug="ldr",
-        ),
-        Method(
-            name="direct_coverage",
-            function=classification.direct_coverage,
-            family="classification",
-            title=(
-                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
-                "Limiting Confidence Improves Mathematical Reasoning"
-            ),
-            arxiv="2502.07154",
-            evidence=DERIVED,
-            slug="dco",
-        ),
-        Method(
-            name="coverage",
-            function=classification.coverage,
-            family="classification",
-            title=(
-                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
-                "Limiting Confidence Improves Mathematical Reasoning"
-            ),
-            arxiv="2502.07154",
-            evidence=DERIVED,
-            slug="dco",
-        ),
-        Method(
-            name="coverage_nats",
-            function=classification.coverage_nats,
-            family="classification",
-            title=(
-                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
-                "Limiting Confidence Improves Mathematical Reasoning"
-            ),
-            arxiv="2502.07154",
-            evidence=DERIVED,
-            slug="dco",
-        ),
-        Method(
-            name="coverage_weight",
-            function=classification.coverage_weight,
-            family="classification",
-            title=(
-                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
-                "Limiting Confidence Improves Mathematical Reasoning"
-            ),
-            arxiv="2502.07154",
-            evidence=DERIVED,
-            slug="dco",
-        ),
-        Method(
-            name="pass_at_k",
-            function=classification.pass_at_k,
-            family="classification",
-            title=(
-                "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
-                "Limiting Confidence Improves Mathematical Reasoning"
-            ),
-            arxiv="2502.07154",
-            evidence=DERIVED,
-            cost="host",
-            slug="dco",
-        ),
-        Method(
-            name="dice",
-            function=classification.dice,
-            family="classification",
-            title="Dice Loss for Data-imbalanced NLP Tasks",
-            arxiv="1911.02855",
-            evidence=AUTHORS_CODE,
-            slug="dice",
-        ),
-        Method(
-            name="tversky",
-            function=classification.tversky,
-            family="classification",
-            title="Dice Loss for Data-imbalanced NLP Tasks",
-            arxiv="1911.02855",
-            evidence=AUTHORS_CODE,
-            slug="dice",
-        ),
-        Method(
-            name="hard_negative_mask",
-            function=classification.hard_negative_mask,
-            family="classification",
-            title="Dice Loss for Data-imbalanced NLP Tasks",
-            arxiv="1911.02855",
-            evidence=AUTHORS_CODE,
-            slug="dice",
+        *_paper(
+            "Dice Loss for Data-imbalanced NLP Tasks",
+            "1911.02855",
+            "dice",
+            AUTHORS_CODE,
+            (classification.dice, classification.tversky, classification.hard_negative_mask),
         ),
         Method(
             name="grad_cache",
