@@ -25,7 +25,7 @@ from experiments.benchmarks import record
 from experiments.program import run_program
 from xloss import classification, heads
 
-REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions, of which the least time counts.")
+REPEATS = flags.DEFINE_integer("repeats", 12, "Repetitions, of which the least time counts.")
 
 #: tokens, width, classes
 SIZE = (2048, 512, 32_000)
