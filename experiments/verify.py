@@ -23,6 +23,7 @@ from experiments.config import SHIPPED
 from experiments.errors import BadInput
 from experiments.program import run_program
 from xloss.catalogue import LOSSES, METHODS, Entry, Method
+from xloss.numerics import one_hot_last
 
 ROOT = Path(__file__).resolve().parent.parent
 VERIFIED = ROOT / "VERIFIED.md"
@@ -95,7 +96,7 @@ def temporaries(entry: Entry) -> str:
         if "probabilities" in entry.needs:
             y = jnp.broadcast_to(1.0 / z.shape[-1], z.shape)
         if "multi_hot" in entry.needs:
-            y = y[..., None] == jnp.arange(z.shape[-1])
+            y = one_hot_last(y, z.shape)
         given = (z,)
         if "candidate_logits" in entry.needs:
             given = (jnp.stack([z, z / 2]),)

@@ -32,9 +32,12 @@ summed over the true ones; differences are seed by seed. jax 0.10.2, one CPU dev
     binary CE          0.003   67.71 +- 0.33  57.62 +- 0.08  32.50 +- 0.17  34.61 +- 0.06
       minus softmax            +1.51 +- 0.38  +0.93 +- 0.08  +0.70 +- 0.19  +0.67 +- 0.07
     softmax            0.001   66.20 +- 0.34  56.68 +- 0.06  31.80 +- 0.18  33.93 +- 0.05
-    soft top-5
+    soft top-5         0.001   66.40 +- 0.29  56.88 +- 0.09  32.49 +- 0.16  34.48 +- 0.05
+      minus softmax            +0.20 +- 0.48  +0.19 +- 0.10  +0.69 +- 0.26  +0.55 +- 0.06
 
-To be filled.
+The claim holds here: decoupled softmax is ahead of the softmax by a point and more, and of binary
+cross-entropy by a little, in all four. Soft top-5 does not come near it at P@5, which it trains; it
+is 0.2 points better than the softmax there. It takes ten times the time of the others on a CPU.
 """
 
 from ml_collections import ConfigDict

@@ -38,10 +38,9 @@ and a point better at the first five to twenty; with (0.5, 10) it gives up the f
 first fifty. (a, b) is a choice of k, as the paper says. The training text is a hundredth of a usual
 one, and every model here is far from what a recurrent one reaches.
 
-Milliseconds a step, the median of a run's log (12,950 words are few: the Adam steps of the
-embeddings are most of what the spherical layer leaves):
-
-TIMES
+Milliseconds a step, the median over 500 steps of a run each: cross-entropy in the streaming head
+7.8, sampled softmax (2,048) 4.7, the spherical layer 3.0, of which the Adam step on the embeddings
+is most. 12,950 words are few; what does not grow with them is the spherical layer alone.
 
 Chosen by the top-10 error on validation with seed 0: for the Z-loss (a, b) of (1, 0), (0.1, 28),
 (0.5, 10) and (1, 10), the layer's rate of 10 and 100, the network's of 0.001 and 0.003, sixteen
