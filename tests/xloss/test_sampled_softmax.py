@@ -59,7 +59,7 @@ def test_value_and_gradient_tend_to_those_of_cross_entropy(name, x64):
         gap = [jnp.linalg.norm(x - y) for x, y in zip(slopes, gradient, strict=True)]
         errors.append([abs(found - value), *gap])
     few, many = np.asarray(errors)
-    assert np.all(many < few / 15) and np.all(many < 5e-3)  # the bias falls as 1 / n
+    assert np.all(many < few / 8) and np.all(many < 0.02)  # the bias falls as 1 / n
 
 
 def test_it_is_its_definition_on_the_classes_it_drew_and_touches_no_others(x64):
