@@ -46,7 +46,8 @@ def per_positive(
     odds = target - jnp.where(alone, jnp.zeros_like(target), against[..., None])
     terms = jnp.where(positive & ~alone, numerics.nats(odds), jnp.zeros_like(odds))
     if relevance is not None:
-        terms = jnp.where(positive, relevance.astype(terms.dtype) * terms, jnp.zeros_like(terms))
+        weight = jnp.where(positive, relevance.astype(terms.dtype), jnp.zeros_like(terms))
+        terms = numerics.multiply_no_nan(weight, terms)
     total = jnp.sum(terms, axis=-1)
     if not mean:
         return total

@@ -160,6 +160,78 @@ def test_extreme_scores_and_labels_that_are_taken_out(x64):
     np.testing.assert_array_equal(np.isnan(wrong), [True, False])
 
 
+def test_labels_that_are_taken_out_leave_no_nan_in_any_gradient():
+    z = jnp.asarray([[0.0, -jnp.inf, -jnp.inf], [-jnp.inf, 1.0, 2.0], [-jnp.inf] * 3])
+    labels = np.asarray([[1, 0, 0], [0, 1, 1], [0, 0, 0]])  # no false label is left in any row
+    run = jax.value_and_grad(
+        lambda z, temperature: jnp.sum(decoupled_softmax(z, labels, temperature=temperature)),
+        argnums=(0, 1),
+    )
+    for found in jax.tree.leaves(jax.jit(run)(z, 0.5)):
+        np.testing.assert_array_equal(found, 0.0)
+    lost = decoupled_softmax(z[:1], 1 - labels[:1], relevance=jnp.zeros((1, 3)))
+    np.testing.assert_array_equal(lost, 0.0)
+
+    scores = jnp.asarray([1.0, 2.0, -jnp.inf, 3.0])
+    weights = jnp.arange(1.0, 5.0)
+
+    def kept(alpha):
+        few = np.asarray([0, 1, 3])
+        return jnp.vdot(weights[few], soft_top_k(scores[few], 2, alpha=alpha))
+
+    out = jax.jit(jax.grad(lambda a: jnp.vdot(weights, soft_top_k(scores, 2, alpha=a))))(0.7)
+    np.testing.assert_allclose(out, jax.grad(kept)(0.7), rtol=1e-5)
+
+
+def test_as_many_as_an_example_has_positives_works_where_it_has_none():
+    scores, labels = problem(dtype=np.float32)
+    labels[0] = False
+    run = value_and_gradient(lambda z, y: soft_top_k_loss(z, y, k=jnp.sum(y, axis=-1)))
+    (_, losses), gradient = run(scores, labels)
+    assert losses[0] == 0 and not np.any(gradient[0])
+    assert np.all(losses[1:] > 0) and np.all(np.isfinite(gradient))
+
+
+def test_an_offset_costs_no_digits_in_float32():
+    grid = jnp.asarray([[1.0, 0.0, -1.0, 3.0, 3.0, 0.25]])
+    labels = np.asarray([[1, 0, 0, 0, 1, 0]])
+
+    @jax.jit
+    def everything(z):
+        loss, slope = jax.value_and_grad(
+            lambda z, t: jnp.sum(decoupled_softmax(z, labels, temperature=t)), argnums=(0, 1)
+        )(z, 1.0)
+        return loss, slope, soft_top_k(z, 2), soft_top_k(z, jnp.asarray([2])), log_soft_top_k(z, 2)
+
+    here = everything(grid)
+    for offset in (1e4, 1e6, -1e6):
+        for moved, still in zip(
+            *map(jax.tree.leaves, (everything(grid + offset), here)), strict=True
+        ):
+            np.testing.assert_array_equal(moved, still)
+
+
+@pytest.mark.parametrize("scale", [1e4, 1e38])
+def test_a_sharp_choice_among_scores_of_any_size_has_no_nan(scale):
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(4, 50)).clip(-3, 3) * scale, jnp.float32)
+    labels = np.arange(50)[None].repeat(4, 0) < 3
+
+    @jax.jit
+    def everything(z, alpha):
+        probs, pull = jax.vjp(lambda z, a: soft_top_k(z, 5, alpha=a), z, alpha)
+        loss, slope = jax.value_and_grad(
+            lambda z, t: jnp.sum(decoupled_softmax(z, labels, temperature=t)), argnums=(0, 1)
+        )(z, 1.0 / alpha)
+        gradients = pull(jnp.cos(z)), jax.grad(lambda z: jnp.sum(log_soft_top_k(z, 5)[:, 0]))(z)
+        return probs, loss, (gradients, slope[0])
+
+    for alpha in (1.0, 50.0, 1e10):
+        probs, loss, gradients = everything(z, alpha)
+        np.testing.assert_allclose(np.sum(probs, axis=-1), 5.0, rtol=1e-5)
+        assert not np.isnan(loss)
+        assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
+
+
 def test_low_precision_is_computed_in_float32():
     scores, labels = problem(dtype=np.float32)
     low = scores.astype(jnp.bfloat16)

@@ -145,6 +145,8 @@ def test_masks_wrong_labels_and_low_precision():
     assert rough.dtype == jnp.float32 and all(x.dtype == jnp.bfloat16 for x in pull(rough * 0))
     np.testing.assert_allclose(rough, found, atol=0.1)
 
+    nothing = chunked_decoupled_softmax(query, kernel, ids[:, :0], where=where)
+    np.testing.assert_array_equal(nothing, 0.0)
     every = np.arange(LABELS)[None].repeat(BATCH, 0)
     value, pull = jax.vjp(lambda w: chunked_decoupled_softmax(query, w, every, where=where), kernel)
     assert not np.any(value) and not np.any(pull(jnp.ones_like(value))[0])

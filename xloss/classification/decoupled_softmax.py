@@ -53,8 +53,9 @@ def decoupled_softmax(
       ValueError: shapes that do not fit, a temperature <= 0.
 
     Numerics:
-      The false labels are summed once by log-sum-exp; nothing is masked by a number (the authors'
-      -100 is not small where scores are). Labels other than 0 and 1 give NaN.
+      The false labels are summed once by log-sum-exp, from the greatest, so that an offset of a row
+      costs no digits; nothing is masked by a number (the authors' -100 is not small where scores
+      are). A true label of score -inf costs infinity. Labels other than 0 and 1 give NaN.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,7 +88,12 @@ def _decoupled(scores, positive, legal, relevance, temperature, where, *, mean):
     z = numerics.promote(scores)
     if where is not None:
         z = jnp.where(where[..., None], z, jnp.zeros_like(z))
-    z = numerics.tempered(z, numerics.scalar(temperature, z))
-    against = jax.nn.logsumexp(z, axis=-1, where=~positive)
+    # Only differences enter: from the greatest false score they survive any offset and temperature.
+    top = jnp.max(jnp.where(positive, -jnp.inf, z), axis=-1, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, jnp.zeros_like(top)))
+    z = numerics.tempered(z - top, numerics.scalar(temperature, z))
+    total = jnp.sum(jnp.exp(jnp.where(positive, -jnp.inf, z)), axis=-1)
+    alone = total == 0  # no false label is left, and a logarithm would have gradient NaN
+    against = jnp.where(alone, -jnp.inf, jnp.log(jnp.where(alone, jnp.ones_like(total), total)))
     losses = multi_label.per_positive(against, z, positive, relevance, mean)
     return numerics.masked(jnp.where(legal, losses, jnp.full_like(losses, jnp.nan)), where)

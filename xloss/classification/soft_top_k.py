@@ -170,9 +170,20 @@ def _check(function, scores, k, alpha):
 
 
 def _logits(scores, k, alpha, top):
-    u = numerics.promote(scores)
-    u = u * numerics.scalar(alpha, u)
-    return u + _threshold(u, k, top)[..., None]
+    """alpha (x + t) [..., L], -inf at -inf."""
+    x = numerics.promote(scores)
+    border, following = _border(jax.lax.stop_gradient(x), k, top)
+    # t takes up any offset. Seen from the k-th score, those that matter keep their digits; the
+    # bounds keep infinity, and with it 0 * inf in the derivatives, out of the product.
+    limit = float(jnp.finfo(x.dtype).max)
+
+    def scaled(scores):
+        apart = jnp.clip(scores - border, -limit, limit)
+        product = jnp.clip(numerics.scalar(alpha, x) * apart, -limit / 4, limit / 4)
+        return jnp.where(jnp.isneginf(scores), -jnp.inf, product)
+
+    u = scaled(x)
+    return u + _threshold(u, k, jax.lax.stop_gradient(scaled(following)))[..., None]
 
 
 @functools.partial(jax.jit, static_argnames="top")
@@ -188,20 +199,25 @@ def _log_soft_top_k(scores, k, alpha, *, top):
 @functools.partial(jax.jit, static_argnames="top")
 def _loss(scores, positive, legal, k, alpha, where, *, top):
     z = numerics.promote(scores)
+    live = jnp.any(positive, axis=-1)
     if where is not None:
-        z = jnp.where(where[..., None], z, jnp.zeros_like(z))
-        k = jnp.where(where, k, jnp.ones_like(k))
+        live = live & where
+    # A row that costs nothing may have a k without a root, and 0 * NaN is NaN.
+    z = jnp.where(live[..., None], z, jnp.zeros_like(z))
+    k = jnp.where(live, k, jnp.ones_like(k))
     terms = jax.nn.log_sigmoid(_logits(z, k, alpha, top))
     total = jnp.sum(jnp.where(positive, terms, jnp.zeros_like(terms)), axis=-1)
     losses = -total / jnp.maximum(jnp.sum(positive, axis=-1, dtype=total.dtype), 1.0)
-    empty = ~jnp.any(positive, axis=-1)
-    losses = jnp.where(empty, jnp.zeros_like(losses), losses)
+    losses = numerics.masked(losses, live)
     return numerics.masked(jnp.where(legal, losses, jnp.full_like(losses, jnp.nan)), where)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _threshold(u: jax.Array, k: jax.Array, top: int | None) -> jax.Array:
-    """t [...] with sum sigmoid(u [..., L] + t) = k; top is the same k where it is an int."""
+@jax.custom_jvp
+def _threshold(u: jax.Array, k: jax.Array, following: jax.Array) -> jax.Array:
+    """t [...] with sum sigmoid(u [..., L] + t) = k.
+
+    The k-th greatest of u is 0, the next is following [..., 1].
+    """
     finite = ~jnp.isneginf(u)
     count = jnp.sum(finite, axis=-1, dtype=u.dtype)
     wanted = k.astype(u.dtype)
@@ -210,8 +226,7 @@ def _threshold(u: jax.Array, k: jax.Array, top: int | None) -> jax.Array:
     count = jnp.maximum(count, 1.0)
 
     # How much of each score belongs to the top k: of ties at its border, a share each.
-    border, following = _border(u, k, top)
-    level, above = u == border, u > border
+    level, above = u == 0, u > 0
     left = wanted - jnp.sum(above, axis=-1, dtype=u.dtype)
     share = left / jnp.maximum(jnp.sum(level, axis=-1, dtype=u.dtype), 1.0)
     chosen = jnp.where(above, 1.0, jnp.where(level, share[..., None], 0.0))
@@ -244,7 +259,7 @@ def _threshold(u: jax.Array, k: jax.Array, top: int | None) -> jax.Array:
     even = jnp.log(wanted) - jnp.log(count - wanted)
     low = even - jnp.max(u, axis=-1)
     high = even - jnp.min(jnp.where(finite, u, jnp.inf), axis=-1)
-    start = -0.5 * (border + jnp.where(jnp.isfinite(following), following, border))[..., 0]
+    start = -0.5 * jnp.where(jnp.isfinite(following), following, 0.0)[..., 0]
 
     def step(carry):
         i, low, high, t, _ = carry
@@ -275,7 +290,7 @@ def _threshold(u: jax.Array, k: jax.Array, top: int | None) -> jax.Array:
 
 
 def _border(u, k, top):
-    """The k-th and the (k + 1)-th greatest of u, each [..., 1]."""
+    """The k-th and the (k + 1)-th greatest of u, each [..., 1]; top is the same k as an int."""
     if top is not None and top < 64:  # a full sort is slower by far
         best = jax.lax.top_k(u, top + 1)[0]
         return best[..., -2:-1], best[..., -1:]
@@ -299,9 +314,9 @@ def _weighted(logs, weights):
 
 
 @_threshold.defjvp
-def _threshold_jvp(top, primals, tangents):
-    (u, k), (u_dot, _) = primals, tangents
-    t = _threshold(u, k, top)
+def _threshold_jvp(primals, tangents):
+    (u, k, following), (u_dot, _, _) = primals, tangents
+    t = _threshold(u, k, following)
     z = u + t[..., None]
     weights = jax.nn.softmax(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z), axis=-1)
     return t, -jnp.sum(weights * jnp.where(jnp.isneginf(u), 0.0, u_dot), axis=-1)

@@ -174,7 +174,9 @@ def _others(layer: Layer):
     def block_of(learned, known, i):
         first, local = known
         hidden, kernel, _, settings = learned
-        arrays = Arrays(hidden, kernel, None, settings, jnp.zeros_like(local[:, 0]), first)
+        arrays = Arrays(
+            hidden, kernel, None, settings, jnp.zeros_like(hidden[:, 0], jnp.int32), first
+        )
         start, fresh = layer.plan.start(i, arrays.held)
         columns, _, block = cut(layer, arrays, start, fresh, layer.plan.block)
         a = layer.head.product(arrays.hidden, columns, arrays.settings)
