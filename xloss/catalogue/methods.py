@@ -147,6 +147,13 @@ METHODS: dict[str, Method] = {
             AUTHORS_CODE,
             (classification.dice, classification.tversky, classification.hard_negative_mask),
         ),
+        *_paper(
+            "AnyLoss: Transforming Classification Metrics into Loss Functions",
+            "2405.14745",
+            "anyloss",
+            AUTHORS_CODE,
+            (classification.anyloss, classification.soft_confusion_matrix),
+        ),
         Method(
             name="grad_cache",
             function=heads.grad_cache,

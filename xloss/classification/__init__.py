@@ -6,6 +6,7 @@
 """
 
 from xloss.classification.aldr import ALDRState, aldr_kl, aldr_kl_step, aldr_lam, init_aldr
+from xloss.classification.anyloss import SoftConfusionMatrix, anyloss, soft_confusion_matrix
 from xloss.classification.asymmetric import (
     asymmetric_generalized_cross_entropy,
     asymmetric_unhinged,
@@ -51,10 +52,12 @@ from xloss.classification.truncated_generalized_cross_entropy import (
 
 __all__ = [
     "ALDRState",
+    "SoftConfusionMatrix",
     "active_passive",
     "aldr_kl",
     "aldr_kl_step",
     "aldr_lam",
+    "anyloss",
     "asymmetric_generalized_cross_entropy",
     "asymmetric_unhinged",
     "brier",
@@ -86,6 +89,7 @@ __all__ = [
     "reverse_cross_entropy",
     "robust_log_loss",
     "sample_lam",
+    "soft_confusion_matrix",
     "soft_cross_entropy",
     "soft_top_k",
     "soft_top_k_loss",

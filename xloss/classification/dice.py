@@ -210,7 +210,8 @@ def hard_negative_mask(
 def _check(name, scores, labels, where):
     scores = checks.floating(name, "scores", scores)
     labels = checks.integer(name, "labels", labels, allow_bool=True)
-    if labels.shape not in (scores.shape, scores.shape[:-1]) or 0 in scores.shape[-1:]:
+    logits = labels.shape == scores.shape[:-1] and 0 not in scores.shape[-1:]
+    if labels.shape != scores.shape and not logits:
         raise ValueError(
             f"{name}: expected labels of shape {scores.shape} (one score an example) or "
             f"{scores.shape[:-1]} (logits), got {labels.shape}"
