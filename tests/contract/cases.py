@@ -43,6 +43,7 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "ldr_kl": {"lam": (0.1, 1.0, 10.0), "margin": (0.0, 0.1, 2.0)},
     "aldr_kl": {"lam0": (0.5, 1.0, 10.0), "alpha": (1.5, 2.0, 50.0), "margin": (0.0, 0.1, 2.0)},
     "trades": {"beta": (0.0, 1.0, 6.0)},
+    "mart": {"beta": (0.0, 1.0, 6.0)},
 }
 
 #: More calls of the same loss that take another path: (loss, hyperparameters).

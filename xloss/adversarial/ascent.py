@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Projected ascent inside a ball and a box: the engine of the attacks of this family.
+"""Projected ascent inside a ball and a box: the engine of PGD and its kin.
 
-An attack says what to ascend; here are the random start, the steps, the projections, the restarts
-and the best iterate of every example. Everything is per example: nothing is exchanged where the
-batch is sharded.
+An attack says what to ascend; here are the steps, the restarts and the best iterate of every
+example, and the checks that all attacks share. Everything is per example: nothing is exchanged
+where the batch is sharded.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from xloss import checks, numerics
+from xloss.adversarial import ball as balls
+from xloss.adversarial.ball import Ball
 from xloss.typing import Array, PRNGKey
 
 NORMS = ("linf", "l2")
@@ -109,14 +110,8 @@ def check(
             f"{function}: expected restarts=1 without a random start (all would be the same), got "
             f"{restarts}"
         )
-    if random_start and not (
-        hasattr(key, "dtype")
-        and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)
-    ):
-        raise TypeError(
-            f"{function}: expected key to be a PRNG key such as jax.random.key(0), "
-            f"got {checks.describe(key)}"
-        )
+    if random_start:
+        key = check_key(function, key, labels.shape)
     settings = Settings(
         key if random_start else None,
         radius,
@@ -127,6 +122,28 @@ def check(
     checks.choice(function, "project_last", project_last, ("box", "ball"))
     plan = Plan(norm, steps, restarts, bool(random_start), bool(best), project_last)
     return inputs, labels, where, settings, plan
+
+
+def check_key(function: str, key: Any, batch: tuple[int, ...]) -> PRNGKey:
+    """A PRNG key, typed: one for all examples or one for each.
+
+    Raises:
+      TypeError: it is none.
+      ValueError: keys of another shape than the examples'.
+    """
+    typed = hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and not (hasattr(key, "dtype") and key.dtype == jnp.uint32):
+        raise TypeError(
+            f"{function}: expected key to be a PRNG key such as jax.random.key(0), "
+            f"got {checks.describe(key)}"
+        )
+    key = key if typed else jax.random.wrap_key_data(key)
+    if key.shape not in ((), batch):
+        raise ValueError(
+            f"{function}: expected one key or keys of shape {batch}, one for each example, got "
+            f"{key.shape}"
+        )
+    return key
 
 
 def callable_pytree(function: str, name: str, value: Any) -> jax.tree_util.Partial:
@@ -175,47 +192,23 @@ def ascend(
       float64 inputs), within the ball and the box to rounding.
     """
     given = jax.lax.stop_gradient(numerics.promote(inputs))
-    x = without_masked(given, where)
-    features = tuple(range(labels.ndim, x.ndim))
-    radius, step_size = (numerics.scalar(s, x) for s in settings[1:3])
-    low, high = (
-        (None, None)
-        if settings.bounds is None
-        else (jnp.broadcast_to(jnp.asarray(bound, x.dtype), x.shape) for bound in settings.bounds)
+    ball = Ball(
+        without_masked(given, where),
+        batch=labels.shape,
+        norm=plan.norm,
+        radius=settings.radius,
+        bounds=settings.bounds,
+        eps=1e-7,
     )
-
-    def moved(d: Array) -> Array:
-        return x + d if low is None else jnp.clip(x + d, low, high)
-
-    def boxed(d: Array) -> Array:
-        return d if low is None else moved(d) - x
+    x, step_size = ball.x, numerics.scalar(settings.step_size, ball.x)
 
     def projected(d: Array) -> Array:
-        """Both pull towards the inputs, so in either order the result is in ball and box."""
-        if plan.project_last == "ball":
-            d = boxed(d)
-        if plan.norm == "linf":
-            d = jnp.clip(d, -radius, radius)
-        else:
-            size = _l2(d, features)
-            d = d * jnp.where(size > radius, radius / (size + 1e-7), jnp.ones_like(size))
-        return d if plan.project_last == "ball" else boxed(d)
+        return ball.projected(d, plan.project_last)
 
     def start(key: Array | None) -> Array:
         if settings.start is not None:
             return projected(settings.start.astype(x.dtype) - x)
-        if key is None:
-            return projected(jnp.zeros_like(x))
-        place, length = jax.random.split(key)
-        if plan.norm == "linf":
-            return projected(jax.random.uniform(place, x.shape, x.dtype, -1.0, 1.0) * radius)
-        normal = jax.random.normal(place, x.shape, x.dtype)
-        share = _spread(jax.random.uniform(length, labels.shape, x.dtype), x)
-        return projected(_unit(normal, features) * share * radius)
-
-    def better(found, best):
-        wins = (found[1] > best[1]) | jnp.isnan(best[1])
-        return jax.tree.map(lambda new, old: jnp.where(_spread(wins, new), new, old), found, best)
+        return projected(jnp.zeros_like(x) if key is None else ball.inside(key))
 
     def step(carry, _):
         d, best = carry
@@ -225,13 +218,11 @@ def ascend(
             return jnp.sum(values), (values, others)
 
         # The slope at the point, not through its clip, whose slope at a bound is arbitrary.
-        (_, (values, others)), slope = jax.value_and_grad(total, has_aux=True)(moved(d))
+        (_, (values, others)), slope = jax.value_and_grad(total, has_aux=True)(ball.point(d))
         found = jax.lax.stop_gradient((d, values, others))
-        best = better(found, best) if plan.best else best
-        direction = jnp.sign(slope) if plan.norm == "linf" else _unit(slope, features)
-        # A point where the model breaks down (NaN) must not end the search.
-        direction = jnp.where(jnp.isnan(direction), jnp.zeros_like(direction), direction)
-        return jax.lax.stop_gradient((projected(d + step_size * direction), best)), None
+        best = balls.better(found, best, (values, best[1])) if plan.best else best
+        d = projected(d + step_size * ball.direction(slope))
+        return jax.lax.stop_gradient((d, best)), None
 
     def run(key: Array | None):
         d = start(key)
@@ -240,29 +231,41 @@ def ascend(
             lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), (values, others)
         )
         (d, best), _ = jax.lax.scan(step, (d, (d, *nothing)), length=plan.steps)
-        found = (d, *value_of(moved(d)))
-        return better(found, best) if plan.best else found
+        found = (d, *value_of(ball.point(d)))
+        return balls.better(found, best, (found[1], best[1])) if plan.best else found
 
-    if plan.restarts == 1:
-        d, values, others = run(settings.key)
-    else:
-        keys = jax.random.split(settings.key, plan.restarts)
-        first = run(keys[0])
-        (d, values, others), _ = jax.lax.scan(
-            lambda best, key: (better(run(key), best), None), first, keys[1:]
-        )
-    result = moved(d)
+    d, values, others = best_of(run, settings.key, plan.restarts)
+    result = ball.point(d)
     if where is not None:
-        result = jnp.where(_spread(where, x), result, given)
+        result = balls.where(where, result, given)
         values, others = jax.tree.map(lambda leaf: numerics.masked(leaf, where), (values, others))
     return jax.lax.stop_gradient((result, values, others))
+
+
+def best_of(run: Callable[[Any], Any], key: Any, restarts: int) -> Any:
+    """What ``run(key)`` finds from each start, the best for every example.
+
+    Args:
+      run: key -> tuple of arrays [..., features] or [...], of which the second is what is best.
+      key: PRNG key or keys, or None for one start.
+      restarts: how many.
+    """
+    if restarts == 1:
+        return run(key)
+    keys = balls.split(key, restarts)
+
+    def another(best, key):
+        found = run(key)
+        return balls.better(found, best, (found[1], best[1])), None
+
+    return jax.lax.scan(another, run(keys[0]), keys[1:])[0]
 
 
 def without_masked(inputs: Array, where: Array | None) -> Array:
     """The inputs with those of masked examples replaced by 0."""
     if where is None:
         return inputs
-    return jnp.where(_spread(where, inputs), inputs, jnp.zeros_like(inputs))
+    return balls.where(where, inputs, jnp.zeros_like(inputs))
 
 
 def _check_bounds(function: str, bounds: Any, shape: tuple[int, ...]) -> Any:
@@ -290,22 +293,3 @@ def _check_bounds(function: str, bounds: Any, shape: tuple[int, ...]) -> Any:
     if isinstance(low, float) and isinstance(high, float) and low > high:
         raise ValueError(f"{function}: expected bounds low <= high, got {low:g} > {high:g}")
     return low, high
-
-
-def _spread(x: Array, like: Array) -> Array:
-    """[...] -> [..., 1, 1], to stand against inputs."""
-    return x.reshape(x.shape + (1,) * (like.ndim - x.ndim))
-
-
-def _l2(x: Array, axes: tuple[int, ...]) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True))
-
-
-def _unit(x: Array, axes: tuple[int, ...]) -> Array:
-    """x / ||x||_2 over the axes, 0 for 0; scaled first, so that a tiny gradient has a direction."""
-    if math.prod(x.shape[axis] for axis in axes) == 0:
-        return x
-    size = jnp.max(jnp.abs(x), axis=axes, keepdims=True)
-    safe = x / jnp.where((size > 0) & jnp.isfinite(size), size, jnp.ones_like(size))
-    length = _l2(safe, axes)
-    return safe / jnp.where(length > 0, length, jnp.ones_like(length))

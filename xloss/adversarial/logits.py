@@ -75,8 +75,8 @@ def norm_last(x: Array) -> Array:
     return jnp.where(usable, length, size)
 
 
-def kl_divergence(logits: Array, other: Array) -> Array:
-    """KL(softmax z || softmax z') of logits [..., K] in one working dtype; >= 0.
+def kl_divergence(logits: Array, other: Array, *, floor: float = 0.0) -> Array:
+    """KL(softmax z || softmax z' + floor) of logits [..., K] in one working dtype; >= 0 for 0.
 
     Written as sum of p_k (e^r - 1 - r) with r = log p'_k - log p_k: the terms are >= 0 and do not
     cancel where the two are close, and sum p_k (e^r - 1) = sum p'_k - sum p_k = 0.
@@ -85,6 +85,8 @@ def kl_divergence(logits: Array, other: Array) -> Array:
       [...]; inf where a class of probability > 0 is masked out (-inf) in z' alone.
     """
     log_p, log_q = _log_softmax(logits), _log_softmax(other)
+    if floor:  # what p' then sums to too much is taken off below
+        log_q = jnp.logaddexp(log_q, jnp.log(jnp.asarray(floor, log_q.dtype)))
     # By the logarithms, so that a gap beyond the largest float counts as a masked class.
     gone, lost = jnp.isneginf(log_p), jnp.isneginf(log_q)
     p, q, zeros = jnp.exp(log_p), jnp.exp(log_q), jnp.zeros_like(log_p)
@@ -93,7 +95,8 @@ def kl_divergence(logits: Array, other: Array) -> Array:
     near = p * _expm1_minus(jnp.where(close, ratio, zeros))
     terms = jnp.where(close & ~(gone | lost), near, q - p - p * ratio)
     impossible = jnp.any(lost & ~gone, axis=-1)
-    return jnp.where(impossible, jnp.inf, jnp.sum(terms, axis=-1))
+    total = jnp.sum(terms, axis=-1) - floor * logits.shape[-1]
+    return jnp.where(impossible, jnp.inf, total)
 
 
 def _log_softmax(z: Array) -> Array:

@@ -27,7 +27,8 @@ class PGDResult(NamedTuple):
     Attributes:
       x_adv: attacked inputs, of the inputs' shape; float32 (float64 for float64 inputs).
       loss: the objective there [...]; 0 where masked.
-      success: bool [...], whether x_adv is misclassified; False where masked.
+      success: bool [...], whether x_adv is misclassified, a tie being a mistake; False where
+        masked.
     """
 
     x_adv: Array
@@ -71,7 +72,8 @@ def pgd(
         the attack. A new lambda in every eager call compiles in every call.
       inputs: [..., features], within ``bounds``.
       labels: integer y [...] in [0, K).
-      key: PRNG key; needed for a random start.
+      key: PRNG key, needed for a random start; or keys [...], one for each example, whose start
+        then does not depend on the batch that it is in.
       radius: of the ball, scalar >= 0, traced, in the unit of the inputs.
       norm: "linf" or "l2", over the features of an example.
       objective: "ce", "margin", "kl", or (logits, labels) -> [...] to be maximised (a Partial to
@@ -171,4 +173,4 @@ def _pgd(apply_fn, custom, inputs, labels, where, settings, plan, kind):
 
     x_adv, values, lead = ascent.ascend(value_of, inputs, labels, where, settings, plan)
     loss = jax.nn.softplus(values) if kind == "ce" else values
-    return PGDResult(x_adv, numerics.masked(loss, where), lead < 0)
+    return PGDResult(x_adv, numerics.masked(loss, where), numerics.masked(lead <= 0, where))

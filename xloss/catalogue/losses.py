@@ -340,6 +340,16 @@ LOSSES: dict[str, Entry] = {
             slug="adversarial_attacks",
         ),
         Entry(
+            name="mart",
+            function=adversarial.mart,
+            family="adversarial",
+            title="Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
+            arxiv=None,
+            needs=("logits", "adversarial_logits"),
+            evidence=AUTHORS_CODE,
+            slug="adversarial_attacks",
+        ),
+        Entry(
             name="madry",
             function=adversarial.madry,
             family="adversarial",

@@ -339,6 +339,40 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="adversarial_attacks",
         ),
+        *_paper(
+            "Reliable evaluation of adversarial robustness with an ensemble of diverse "
+            "parameter-free attacks",
+            "2003.01690",
+            "adversarial_attacks",
+            AUTHORS_CODE,
+            (adversarial.apgd, adversarial.checkpoints, adversarial.dlr),
+            "steps + 1 gradients",
+        ),
+        *_paper(
+            "Reliable evaluation of adversarial robustness with an ensemble of diverse "
+            "parameter-free attacks",
+            "2003.01690",
+            "adversarial_attacks",
+            AUTHORS_CODE,
+            (adversarial.robust_accuracy,),
+            "host",
+        ),
+        *_paper(
+            "Square Attack: a query-efficient black-box adversarial attack via random search",
+            "1912.00049",
+            "adversarial_attacks",
+            AUTHORS_CODE,
+            (adversarial.square, adversarial.window_shares),
+            "queries + 1 forward passes",
+        ),
+        *_paper(
+            "Adversarial Weight Perturbation Helps Robust Generalization",
+            "2004.05884",
+            "adversarial_attacks",
+            AUTHORS_CODE,
+            (optim.awp_perturb,),
+            "2 gradients",
+        ),
         Method(
             name="maximize_score_displacement",
             function=adversarial.maximize_score_displacement,

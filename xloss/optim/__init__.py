@@ -6,6 +6,7 @@ extra arguments, by name, over the same batch; see each factory's docstring.
 """
 
 from xloss.optim import aggregators
+from xloss.optim.awp import awp_perturb
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
 from xloss.optim.sam import SamState, asam, sam
 from xloss.optim.sam_multitask import (
@@ -23,6 +24,7 @@ __all__ = [
     "SamState",
     "aggregators",
     "asam",
+    "awp_perturb",
     "ignite",
     "sam",
     "sam_multitask",
