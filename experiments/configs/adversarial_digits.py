@@ -40,6 +40,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import common
+from experiments.tasks.adversarial import NO_CASCADE
 
 #: Whether the claims above held in these runs, by name in the catalogue (VERIFIED.md).
 VERDICT = {"smooth_adversarial_comp_sum": "not reproduced"}
@@ -72,6 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "steps": 10,
             "eval_steps": 40,
             "eval_restarts": 2,
+            **NO_CASCADE,
         }
     )
     config.model.hidden = (128, 128)

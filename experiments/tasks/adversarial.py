@@ -13,7 +13,12 @@ Keys of `config.task`:
   the loss's own: kl for trades, displacement for smooth_adversarial_comp_sum, else ce;
 * ``norm``, ``radius``: the ball, of training and evaluation: "linf" or "l2";
 * ``steps``: of the training attack, from one random start, each 2.5 radius / steps long;
-* ``eval_steps``, ``eval_restarts``: of the evaluation's attack.
+* ``eval_steps``, ``eval_restarts``: of the evaluation's attack;
+* ``cascade``: attacks of `xloss.adversarial.robust_accuracy` that run in turn on the test split, ()
+  for none: "worst_case_accuracy" is what they leave together, "after_NAME" what was left after each
+  of them;
+* ``cascade_examples``, ``cascade_steps``, ``cascade_queries``: on how many test examples, from the
+  first on, and how long APGD and Square are.
 """
 
 from typing import Any
@@ -33,7 +38,7 @@ from experiments.optimizer import make_optimizer
 from experiments.scoring import evaluation_metrics
 from experiments.step import Batch, descend, make_init, make_step
 from experiments.tasks.classification import check_labels
-from xloss.adversarial import maximize_score_displacement, pgd
+from xloss.adversarial import maximize_score_displacement, pgd, robust_accuracy
 
 OWN = {"trades": "kl", "smooth_adversarial_comp_sum": "displacement"}
 RULES = {
@@ -43,7 +48,14 @@ RULES = {
     "steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "eval_steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "eval_restarts": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "cascade": Rule(tuple, "a tuple of names of attacks", lambda v: all(type(a) is str for a in v)),
+    "cascade_examples": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "cascade_steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "cascade_queries": Rule(int, "an integer >= 1", lambda v: v >= 1),
 }
+#: What a config without a cascade says of it.
+NO_CASCADE = {"cascade": (), "cascade_examples": 1000, "cascade_steps": 100,
+              "cascade_queries": 5000}  # fmt: skip
 #: How many training examples are looked at to see that inputs are in [0, 1].
 LOOKED_AT = 256
 
@@ -63,6 +75,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         )
     dataset = data.load(config.data, seed=config.seed)
     _check_inputs(dataset)
+    _check_cascade(task, dataset.num_classes)
     # Two classes have two logits here: attacks read logits.
     model = models.build(
         config.model, input_shape=dataset.input_shape, num_scores=dataset.num_classes
@@ -115,6 +128,25 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     judge = jax.jit(look, in_shardings=(whole, spread), out_shardings=spread)
 
+    def worst_case(params: Any) -> dict[str, float]:
+        count = min(task.cascade_examples, len(dataset.test))
+        examples = [dataset.test[place] for place in range(count)]
+        report = robust_accuracy(
+            jax.tree_util.Partial(apply_fn, params),
+            np.stack([example["inputs"] for example in examples]),
+            np.stack([example["label"] for example in examples]),
+            key=jax.random.key(0),
+            radius=task.radius,
+            norm=task.norm,
+            attacks=task.cascade,
+            steps=task.cascade_steps,
+            queries=task.cascade_queries,
+            bounds=bounds,
+            batch_size=config.data.eval_batch_size,
+        )
+        after = {f"after_{name}": value for name, value in report.accuracy_after.items()}
+        return {"worst_case_accuracy": report.robust_accuracy, **after}
+
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         found = over_split(
             getattr(dataset, split), lambda batch: dict(judge(params, batch)), config, mesh
@@ -123,6 +155,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         check_labels(labels, index, dataset.num_classes, split)
         metrics = evaluation_metrics(scores, labels, "multiclass")
         metrics["robust_accuracy"] = float(np.mean(found["robust"]))
+        if split == "test" and task.cascade:
+            metrics |= worst_case(params)
         return metrics, {"scores": scores, "labels": labels, "index": index}
 
     against = f" against {attack}" if entry.takes_attacked else ""
@@ -136,6 +170,27 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         name=f"{entry.name}{against}, {task.norm} radius {task.radius:g}",
         entry=entry,
     )
+
+
+def _check_cascade(task: ConfigDict, classes: int) -> None:
+    """Raises BadInput for attacks that `robust_accuracy` would refuse after all the training."""
+    if not task.cascade:
+        return
+    try:
+        robust_accuracy(
+            lambda x: jnp.zeros([x.shape[0], classes]),
+            np.zeros([1, 1], np.float32),
+            np.zeros(1, np.int32),
+            key=jax.random.key(0),
+            radius=0.0,
+            norm=task.norm,
+            attacks=task.cascade,
+            steps=1,
+            queries=1,
+            batch_size=1,
+        )
+    except ValueError as error:
+        raise BadInput(f"--config.task.cascade: {error}") from error
 
 
 def _check_inputs(dataset: data.Dataset) -> None:

@@ -265,7 +265,7 @@ def _apgd(apply_fn, custom, inputs, labels, targets, where, settings, rho, plan,
         ends[mark - 1] = mark - previous
     timetable = (jnp.asarray(ends), jnp.asarray(np.arange(plan.steps) == 0))
 
-    def run(key):
+    def run(key) -> tuple[Array, _State, Any]:
         if settings.start is not None:
             d = settings.start.astype(given.dtype) - ball.x
         else:
@@ -290,7 +290,10 @@ def _apgd(apply_fn, custom, inputs, labels, targets, where, settings, rho, plan,
     if where is not None:
         x_best, x_adv = balls.where(where, (x_best, x_adv), (given, given))
     loss = jax.nn.softplus(state.best) if kind == "ce" else state.best
-    points = jax.vmap(ball.point)(jnp.concatenate([first[None], history[0]])) if trace else None
+    points = step_sizes = None
+    if trace:
+        moves, step_sizes = history
+        points = jax.vmap(ball.point)(jnp.concatenate([first[None], moves]))
     found = APGDResult(
         x_adv,
         x_best,
@@ -298,7 +301,7 @@ def _apgd(apply_fn, custom, inputs, labels, targets, where, settings, rho, plan,
         numerics.masked(state.wrong, where),
         state.step_size,
         points,
-        history[1] if trace else None,
+        step_sizes,
     )
     return jax.lax.stop_gradient(found)
 
