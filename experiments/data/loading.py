@@ -8,7 +8,8 @@ from typing import Any
 from experiments.data.dataset import Dataset
 from experiments.data.embedded import load_embedded
 from experiments.data.files import load_idx
-from experiments.data.options import read_options
+from experiments.data.noise import with_label_noise
+from experiments.data.options import Options, read_options
 from experiments.data.tables import load_csv
 from experiments.data.tfds_source import PREFIX, load_tfds
 from experiments.errors import BadInput
@@ -34,6 +35,11 @@ def load(data_config: Mapping[str, Any], *, seed: int) -> Dataset:
             missing, empty, truncated or not what it should be (one line with its path).
     """
     options = read_options(data_config, seed=seed)
+    dataset = _load(options)
+    return with_label_noise(dataset, options.label_noise, seed=options.split_seed)
+
+
+def _load(options: Options) -> Dataset:
     if options.path is not None:
         if options.name.startswith(PREFIX):
             raise BadInput(

@@ -38,6 +38,9 @@ DEFAULTS: dict[str, Any] = {
     "has_header": None,
     # For csv: "error" or "impute" (numbers: median of the training split; text: a category).
     "missing": "error",
+    # Part of the training and validation labels replaced by another class, drawn uniformly with
+    # split_seed; test labels stay as they are.
+    "label_noise": 0.0,
     # For tensorflow-datasets: the features to use.
     "image_key": "image",
     "label_key": "label",
@@ -62,6 +65,7 @@ class Options:
     num_classes: int | None
     has_header: bool | None
     missing: str
+    label_noise: float
     image_key: str
     label_key: str
 
@@ -97,6 +101,8 @@ def read_options(data_config: Mapping[str, Any], *, seed: int) -> Options:
     for key in ("validation_fraction", "test_fraction"):
         ok = _is_number(values[key]) and 0 < values[key] < 1
         _expect(key, values[key], "a number between 0 and 1 (both excluded)", ok)
+    noise = values["label_noise"]
+    _expect("label_noise", noise, "a number in [0, 1)", _is_number(noise) and 0 <= noise < 1)
     held_out = values["validation_fraction"] + values["test_fraction"]
     if held_out >= 1:
         raise BadInput(
