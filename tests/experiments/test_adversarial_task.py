@@ -80,9 +80,22 @@ def test_robust_accuracy_without_a_radius_is_accuracy():
     np.testing.assert_allclose(metrics["cross_entropy"], xloss.reduce(losses), rtol=1e-5)
 
 
+def test_the_cascade_runs_on_the_test_split_and_is_below_every_attack_of_it():
+    cascade = {"task__cascade": ("apgd-ce", "square"), "task__cascade_examples": 40,
+               "task__cascade_steps": 5, "task__cascade_queries": 20}  # fmt: skip
+    job = build(plain("madry", data__eval_batch_size=40, **cascade))
+    params, _ = trained(job, 20)
+    found = job.evaluate(params, "test")[0]
+    left = [found[f"after_{name}"] for name in ("clean", "apgd-ce", "square")]
+    assert np.all(np.diff(left) <= 0) and left[-1] == found["worst_case_accuracy"]
+    assert "worst_case_accuracy" not in job.evaluate(params, "validation")[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"task__cascade": ("fab",)}, "--config.task.cascade: .*expected attacks among"),
+        ({"task__cascade": (3,)}, "--config.task.cascade: expected a tuple of names"),
         ({"task__attack": "dlr"}, "--config.task.attack: expected one of own, ce"),
         ({"task__radius": -1.0}, "--config.task.radius: expected a number >= 0, got -1.0"),
         ({"task__steps": 0}, "--config.task.steps: expected an integer >= 1, got 0"),
