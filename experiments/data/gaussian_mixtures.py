@@ -53,13 +53,16 @@ def linear_error(n: int, kernel: np.ndarray, bias: np.ndarray) -> float:
 def gaussian_mixture(
     key: jax.Array, *, n: int, num_classes: int, m: int
 ) -> tuple[jax.Array, jax.Array]:
-    """m examples of classes that are equally likely: x [m, n] and labels [m].
+    """m >= K examples of classes that are equally likely: x [m, n] and labels [m].
 
-    The labels are a shuffled list with every class as often as possible, as drawn from the
-    authors' balanced pool, so that m >= K has all classes.
+    The first K are one of each class and the others independent: the first m' >= K have all
+    classes, so that one draw serves every sample size. (The authors draw again until all are
+    there.)
     """
     for_labels, for_x = jax.random.split(key)
-    labels = jax.random.permutation(for_labels, jnp.arange(m, dtype=jnp.int32) % num_classes)
+    position = jnp.arange(m, dtype=jnp.int32)
+    labels = jax.random.randint(for_labels, (m,), 0, num_classes, jnp.int32)
+    labels = jnp.where(position < num_classes, position, labels)
     means = jnp.asarray(class_means(num_classes), jnp.float32)[labels]
     scale = jnp.asarray(np.sqrt(variances(n)), jnp.float32)
     noise = jax.random.normal(for_x, (m, n), jnp.float32)

@@ -202,7 +202,7 @@ def test_the_first_m_of_synthetic_curves():
     assert regime_crossing(m, line, line) == -1
 
 
-@pytest.mark.parametrize("n", [50, 100])
+@pytest.mark.parametrize("n", [50, 400])
 def test_naive_bayes_needs_a_few_and_logistic_regression_n_examples(n):
     seeds, most, target = 3, 2 * n, gaussian_mixtures.bayes_error(n) + 0.01
     m = np.array([4, 8, 12, 20, n // 2, n, 3 * n // 2, most])

@@ -105,7 +105,7 @@ def gaussian_nb_update(
 
     Numerics:
       Squares are of distances to the chunk's own mean, never E[x^2] - mean^2. A label out of range
-      makes every mean and m2 NaN. Means and m2 are exact to rounding for 2^31 examples a class.
+      makes every mean and m2 NaN; a NaN in x makes that feature NaN, in all classes.
 
     Example:
       >>> import jax.numpy as jnp

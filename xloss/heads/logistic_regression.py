@@ -81,7 +81,8 @@ def logistic_regression(
       x is centred inside, which the bias makes up for. In float32 the gradient gets to about 1e-7
       times the size of x; with 10 steps in a row that do not lower the objective it ends. Classes
       without examples get probability 0 (their bias would go to -inf slowly). A label out of range
-      gives NaN. For K = 2 the penalty is half that of a single weight vector.
+      gives NaN. For K = 2 the penalty is half that of a single weight vector. No reverse-mode
+      gradient goes through the fit.
 
     Example:
       >>> import jax.numpy as jnp
