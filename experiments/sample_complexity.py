@@ -4,6 +4,49 @@
     python -m experiments.sample_complexity --workdir=runs/sample_complexity \\
         --data.path=DATA/fashion-mnist
     python -m experiments.sample_complexity --workdir=runs/quick --quick      # seconds
+
+The paper (Revisiting Discriminative vs. Generative Classifiers: Theory and Implications, arXiv
+2302.02334) claims that naive Bayes needs O(log n) examples of n features to come near its own best
+error and logistic regression O(n), and that on features of pre-trained networks naive Bayes is
+ahead with few examples and logistic regression with many. Here are its simulation of two classes
+(m goes up in steps of log n; the error of each rule is computed exactly, not on a test set), and
+pixels in [0, 1] in place of features.
+
+Measured with the first command, seeds 0 to 9 (4 minutes on two busy cores, jax 0.10.2, one CPU
+device); means and 95 % intervals over seeds. First m within 0.01 of Bayes' error:
+
+    features  naive Bayes   logistic regression
+    20        8.2 +- 1.5     39.1 +- 4.3
+    50        7.6 +- 0.9     58.0 +- 5.8
+    100       7.0 +- 1.8    105.5 +- 7.9
+    200       7.6 +- 2.2    197.8 +- 11.3
+    400       6.4 +- 2.2    370.0 +- 14.7
+
+Each seed's first m comes early, for its curve is noisy. The mean curves get there at 7, 8, 9, 10
+and 10 (naive Bayes) and 55, 72, 124, 226 and 394 (logistic regression): linear in n for the one, no
+more than log n for the other, as the paper says. The grid, 4, 4 + log n, ..., is too coarse to
+tell log n from a constant.
+
+Test error in %, with eps of naive Bayes as the authors have it (1e-9), and 0.01:
+
+    examples a class   naive Bayes     eps 0.01        logistic regression
+    digits         1   33.87 +- 2.16   33.84 +- 2.14   33.98 +- 2.04
+                   2   33.45 +- 2.55   27.27 +- 1.93   24.26 +- 1.96
+                   5   19.33 +- 1.65   17.74 +- 1.78   14.93 +- 1.96
+                  10   13.48 +- 1.19   12.67 +- 0.97    9.47 +- 0.84
+                 100    9.89 +- 0.32    9.89 +- 0.25    3.82 +- 0.25
+    fashion        1   56.55 +- 4.53   56.55 +- 4.53   53.87 +- 4.70
+                   2   52.00 +- 1.45   46.17 +- 2.17   43.55 +- 2.20
+                  10   36.33 +- 0.93   35.83 +- 1.04   29.56 +- 0.94
+                 100   31.82 +- 0.30   31.95 +- 0.33   20.90 +- 0.33
+                1000   31.56 +- 0.15   31.58 +- 0.11   17.65 +- 0.14
+
+On pixels there are no two regimes: with one example a class the two are the same within the
+intervals, from two on logistic regression is ahead (its curve stays below from 2 on for digits, 1
+for Fashion-MNIST), so the order is not the paper's at any size. Naive Bayes does approach its own
+best error sooner (within 1 point of it at 50 examples a class of Fashion-MNIST), but that error is
+a high one, because pixels are far from independent. Features of a pre-trained network were not
+tried.
 """
 
 import dataclasses
@@ -44,6 +87,12 @@ _PATH = flags.DEFINE_string(
     "data.path", None, "Directory of idx files, or a csv file, beside digits.", flag_values=_FLAGS
 )
 _QUICK = flags.DEFINE_bool("quick", False, "Small sizes only.", flag_values=_FLAGS)
+
+#: Whether the claims above held in these runs, by name in the catalogue (VERIFIED.md).
+VERDICT = {
+    "gaussian_nb_logits": "reproduced in the simulation, not on pixels",
+    "logistic_regression": "reproduced in the simulation, not on pixels",
+}
 
 #: Features of the simulation, and examples a class of the pictures.
 FEATURES = (20, 50, 100, 200, 400)
@@ -219,6 +268,8 @@ def draw(curves: Sequence[Curves], figure: FigureBase) -> None:
         axes.plot(n, n, color="#6b7280", linestyle=":", label="m = n")
         axes.set(xscale="log", yscale="log", xlabel="features n", title="Simulation, two classes",
                  ylabel="first m within 0.01 of Bayes")  # fmt: skip
+        axes.set_xticks(n, [str(value) for value in n])
+        axes.minorticks_off()
         axes.legend()
     for axes, c in zip(panels, others):
         for (method, errors), colour in zip(c.errors.items(), COLOURS):
