@@ -43,7 +43,7 @@ Test error in %, with eps of naive Bayes as the authors have it (1e-9), and 0.01
 
 On pixels there are no two regimes: with one example a class the two are the same within the
 intervals, from two on logistic regression is ahead (its curve stays below from 2 on for digits, 1
-for Fashion-MNIST), so the order is not the paper's at any size. Naive Bayes does approach its own
+for Fashion-MNIST), so naive Bayes is nowhere clearly ahead. It does approach its own
 best error sooner (within 1 point of it at 50 examples a class of Fashion-MNIST), but that error is
 a high one, because pixels are far from independent. Features of a pre-trained network were not
 tried.

@@ -202,8 +202,13 @@ METHODS: dict[str, Method] = {
                 ("", heads.gaussian_nb_linear),
                 ("2 products a step", heads.logistic_regression),
                 ("host", consistency.samples_to_reach),
-                ("host", consistency.regime_crossing),
             ),
+        ),
+        *_theory(
+            "Revisiting Discriminative vs. Generative Classifiers: Theory and Implications",
+            "2302.02334",
+            "disc_vs_gen",
+            consistency.regime_crossing,
         ),
         *_costs(
             "DatasetEquity: Are All Samples Created Equal? In The Quest For Equity Within Datasets",

@@ -89,7 +89,7 @@ def regime_crossing(m: ArrayLike, errors_a: ArrayLike, errors_b: ArrayLike) -> n
       >>> regime_crossing([2, 4, 8], [0.5, 0.2, 0.1], [0.3, 0.25, 0.24]).item()
       4
 
-    Evidence: authors' code.
+    Evidence: published formula, derived and checked.
 
     References:
       Zheng, Wu, Bao, Cao, Li, Zhu, "Revisiting Discriminative vs. Generative Classifiers: Theory
