@@ -28,6 +28,8 @@ from xloss.numerics import one_hot_last
 ROOT = Path(__file__).resolve().parent.parent
 VERIFIED = ROOT / "VERIFIED.md"
 INVARIANTS = ROOT / "tests" / "invariants"
+#: Experiments that fit no config, with a VERDICT of their own.
+PROGRAMS = (ROOT / "experiments" / "sample_complexity.py",)
 SIZE = (512, 32_000)
 HEADER = f"""# Verified
 
@@ -80,7 +82,7 @@ def invariant_count(slug: str | None) -> str:
 def verdicts() -> dict[str, str]:
     """Name in the catalogue -> what the shipped configs' runs say of the paper's claims."""
     found: dict[str, list[str]] = {}
-    for path in sorted(SHIPPED.glob("*.py")):
+    for path in [*sorted(SHIPPED.glob("*.py")), *PROGRAMS]:
         for name, verdict in runpy.run_path(str(path)).get("VERDICT", {}).items():
             if name not in LOSSES and name not in METHODS:
                 raise BadInput(f"{path}: VERDICT: expected names of the catalogue, got {name!r}")

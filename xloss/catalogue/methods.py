@@ -30,6 +30,18 @@ def _paper(
         )
 
 
+def _costs(
+    title: str,
+    arxiv: str | None,
+    slug: str,
+    evidence: str,
+    functions: Iterable[tuple[str, Callable[..., Any]]],
+) -> Iterator[Method]:
+    """Rows of one paper's functions, each with its cost before it."""
+    for cost, function in functions:
+        yield from _paper(title, arxiv, slug, evidence, (function,), cost)
+
+
 def _theory(
     title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]
 ) -> Iterator[Method]:
@@ -173,68 +185,56 @@ METHODS: dict[str, Method] = {
             evidence=DERIVED,
             cost="num_samples columns",
         ),
-        Method(
-            name="spherical_init",
-            function=heads.spherical_init,
-            family="heads",
-            title=(
-                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
-                "Targets"
+        *_costs(
+            "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
+            "Targets",
+            "1412.7091",
+            "z_loss",
+            DERIVED,
+            (
+                ("d^2 a class", heads.spherical_init),
+                ("16 d^2 flops an example", heads.spherical_step),
+                ("an SVD of d x d", heads.spherical_stabilize),
             ),
-            arxiv="1412.7091",
-            evidence=DERIVED,
-            cost="d^2 a class",
-            slug="z_loss",
         ),
-        Method(
-            name="spherical_step",
-            function=heads.spherical_step,
-            family="heads",
-            title=(
-                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
-                "Targets"
+        *_costs(
+            "Revisiting Discriminative vs. Generative Classifiers: Theory and Implications",
+            "2302.02334",
+            "disc_vs_gen",
+            AUTHORS_CODE,
+            (
+                ("", heads.gaussian_nb_init),
+                ("3 products", heads.gaussian_nb_update),
+                ("1 product", heads.gaussian_nb_logits),
+                ("", heads.gaussian_nb_linear),
+                ("2 products a step", heads.logistic_regression),
+                ("host", consistency.samples_to_reach),
             ),
-            arxiv="1412.7091",
-            evidence=DERIVED,
-            cost="16 d^2 flops an example",
-            slug="z_loss",
         ),
-        Method(
-            name="spherical_stabilize",
-            function=heads.spherical_stabilize,
-            family="heads",
-            title=(
-                "Efficient Exact Gradient Update for training Deep Networks with Very Large Sparse "
-                "Targets"
-            ),
-            arxiv="1412.7091",
-            evidence=DERIVED,
-            cost="an SVD of d x d",
-            slug="z_loss",
+        *_theory(
+            "Revisiting Discriminative vs. Generative Classifiers: Theory and Implications",
+            "2302.02334",
+            "disc_vs_gen",
+            consistency.regime_crossing,
         ),
-        Method(
-            name="ignite",
-            function=optim.ignite,
-            family="optim",
-            title=(
-                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
+        *_costs(
+            "DatasetEquity: Are All Samples Created Equal? In The Quest For Equity Within Datasets",
+            "2308.09878",
+            "dataset_equity",
+            AUTHORS_CODE,
+            (
+                ("host", classification.cluster_likelihood),
+                ("host", classification.embedding_likelihood),
+                ("", classification.equity_weight),
+                ("", classification.likelihood_weighted_focal),
             ),
-            arxiv="2503.04242",
-            evidence=DERIVED,
-            cost="3 gradients",
-            slug="ignite",
         ),
-        Method(
-            name="surrogate_sharpness",
-            function=optim.surrogate_sharpness,
-            family="optim",
-            title=(
-                "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques"
-            ),
-            arxiv="2503.04242",
-            evidence=DERIVED,
-            cost="1 gradient",
-            slug="ignite",
+        *_costs(
+            "Incorporating Surrogate Gradient Norm to Improve Offline Optimization Techniques",
+            "2503.04242",
+            "ignite",
+            DERIVED,
+            (("3 gradients", optim.ignite), ("1 gradient", optim.surrogate_sharpness)),
         ),
         Method(
             name="sam",
@@ -269,25 +269,13 @@ METHODS: dict[str, Method] = {
             cost="1 gradient and 1 loss",
             slug="sam_family",
         ),
-        Method(
-            name="sam_multitask_gradients",
-            function=optim.sam_multitask_gradients,
-            family="optim",
-            title="Improving Multi-task Learning via Seeking Task-based Flat Regions",
-            arxiv="2211.13723",
-            evidence=DERIVED,
-            cost="2T gradients",
-            slug="sam_mtl",
-        ),
-        Method(
-            name="sam_multitask",
-            function=optim.sam_multitask,
-            family="optim",
-            title="Improving Multi-task Learning via Seeking Task-based Flat Regions",
-            arxiv="2211.13723",
-            evidence=DERIVED,
-            cost="2T gradients",
-            slug="sam_mtl",
+        *_paper(
+            "Improving Multi-task Learning via Seeking Task-based Flat Regions",
+            "2211.13723",
+            "sam_mtl",
+            DERIVED,
+            (optim.sam_multitask_gradients, optim.sam_multitask),
+            "2T gradients",
         ),
         Method(
             name="linear",

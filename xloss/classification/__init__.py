@@ -29,6 +29,12 @@ from xloss.classification.ensloss import (
     inverse_box_cox,
     sample_lam,
 )
+from xloss.classification.equity import (
+    cluster_likelihood,
+    embedding_likelihood,
+    equity_weight,
+    likelihood_weighted_focal,
+)
 from xloss.classification.focal import focal
 from xloss.classification.generalized_cross_entropy import generalized_cross_entropy
 from xloss.classification.harmonic import harmonic
@@ -61,6 +67,7 @@ __all__ = [
     "asymmetric_generalized_cross_entropy",
     "asymmetric_unhinged",
     "brier",
+    "cluster_likelihood",
     "comp_sum",
     "coverage",
     "coverage_nats",
@@ -70,8 +77,10 @@ __all__ = [
     "decoupled_softmax",
     "dice",
     "direct_coverage",
+    "embedding_likelihood",
     "ensloss",
     "ensloss_derivatives",
+    "equity_weight",
     "focal",
     "generalized_cross_entropy",
     "hard_negative_mask",
@@ -80,6 +89,7 @@ __all__ = [
     "inverse_box_cox",
     "jensen_shannon",
     "ldr_kl",
+    "likelihood_weighted_focal",
     "log_partition_penalty",
     "log_soft_top_k",
     "margin_loss",

@@ -36,6 +36,7 @@ from xloss.consistency.multiclass import (
     multiclass_calibration,
     zero_one_regret,
 )
+from xloss.consistency.sample_complexity import regime_crossing, samples_to_reach
 from xloss.consistency.transforms import h_gamma, h_transform, psi_transform
 
 __all__ = [
@@ -64,6 +65,8 @@ __all__ = [
     "multiclass_calibration",
     "nn_bound",
     "psi_transform",
+    "regime_crossing",
+    "samples_to_reach",
     "softmax_range",
     "zero_one_regret",
 ]

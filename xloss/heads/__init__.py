@@ -6,9 +6,17 @@ harmonic head are its columns.
 """
 
 from xloss.heads.decoupled import chunked_decoupled_softmax
+from xloss.heads.gaussian_nb import (
+    GaussianNBState,
+    gaussian_nb_init,
+    gaussian_nb_linear,
+    gaussian_nb_logits,
+    gaussian_nb_update,
+)
 from xloss.heads.grad_cache import grad_cache
 from xloss.heads.harmonic import harmonic_logits, harmonic_statistics
 from xloss.heads.linear import linear_statistics
+from xloss.heads.logistic_regression import LogisticRegressionResult, logistic_regression
 from xloss.heads.mean_loss import linear_mean_loss
 from xloss.heads.pairwise import DISTANCES, pairwise_distance
 from xloss.heads.ranking import linear_rank, linear_top_k
@@ -29,8 +37,14 @@ from xloss.heads.spherical_state import (
 
 __all__ = [
     "DISTANCES",
+    "GaussianNBState",
+    "LogisticRegressionResult",
     "SphericalState",
     "chunked_decoupled_softmax",
+    "gaussian_nb_init",
+    "gaussian_nb_linear",
+    "gaussian_nb_logits",
+    "gaussian_nb_update",
     "grad_cache",
     "harmonic_logits",
     "harmonic_statistics",
@@ -38,6 +52,7 @@ __all__ = [
     "linear_rank",
     "linear_statistics",
     "linear_top_k",
+    "logistic_regression",
     "pairwise_distance",
     "sampled_softmax",
     "sparse_squared_error",
