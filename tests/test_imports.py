@@ -19,6 +19,8 @@ XLOSS = ROOT / "xloss"
 GROUND_FLOOR = {"typing", "numerics", "checks", "multi_label", "reduction"}
 CURRENCIES = {"statistics", "surrogates"}
 THIRD_PARTY = {"jax", "optax", "numpy"}
+#: Offline preparation that asks for more, inside a function and with a message that says so.
+OPTIONAL = {("classification/equity.py", "sklearn")}
 
 
 def imported_modules(source: str, package: str) -> Iterator[str]:
@@ -61,6 +63,8 @@ def violations(path: Path, source: str) -> list[str]:
         if top == "xloss":
             if allowed is not None and (not rest or rest[0] not in allowed | {room}):
                 found.append(f"xloss/{path} imports {name}")
+        elif (path.as_posix(), top) in OPTIONAL:
+            continue
         elif top not in THIRD_PARTY and top not in sys.stdlib_module_names:
             found.append(f"xloss/{path} imports {name}")
     return sorted(found)

@@ -50,8 +50,8 @@ def with_label_noise(dataset: Dataset, fraction: float, *, seed: int) -> Dataset
     if fraction == 0.0:
         return dataset
     draw = np.random.default_rng(seed)
-    sources = {
-        split: NoisySource(getattr(dataset, split), dataset.num_classes, fraction, draw)
-        for split in ("train", "validation")
-    }
-    return dataclasses.replace(dataset, **sources)
+    train, validation = (
+        NoisySource(source, dataset.num_classes, fraction, draw)
+        for source in (dataset.train, dataset.validation)
+    )
+    return dataclasses.replace(dataset, train=train, validation=validation)

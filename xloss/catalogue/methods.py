@@ -1,33 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of what is no loss: heads, transforms, aggregators, attacks, theory."""
+"""The rows of what is no loss: heads, transforms, aggregators, attacks, and theory's."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xloss import adversarial, classification, consistency, heads, optim
-from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method
-
-
-def _paper(
-    title: str,
-    arxiv: str | None,
-    slug: str | None,
-    evidence: str,
-    functions: Iterable[Callable[..., Any]],
-    cost: str = "",
-) -> Iterator[Method]:
-    """Rows of one paper's functions, each in the family that its module is of."""
-    for function in functions:
-        yield Method(
-            name=function.__name__,
-            function=function,
-            family=function.__module__.split(".")[1],
-            title=title,
-            arxiv=arxiv,
-            evidence=evidence,
-            cost=cost,
-            slug=slug,
-        )
+from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method, of_paper
+from xloss.catalogue.theory import THEORY
 
 
 def _costs(
@@ -39,14 +18,7 @@ def _costs(
 ) -> Iterator[Method]:
     """Rows of one paper's functions, each with its cost before it."""
     for cost, function in functions:
-        yield from _paper(title, arxiv, slug, evidence, (function,), cost)
-
-
-def _theory(
-    title: str, arxiv: str | None, slug: str, *functions: Callable[..., Any]
-) -> Iterator[Method]:
-    """Rows of one paper's statements about losses, all computed on the host."""
-    yield from _paper(title, arxiv, slug, DERIVED, functions, "host")
+        yield from of_paper(title, arxiv, slug, evidence, (function,), cost)
 
 
 METHODS: dict[str, Method] = {
@@ -97,7 +69,7 @@ METHODS: dict[str, Method] = {
             evidence=DERIVED,
             cost="as linear_statistics",
         ),
-        *_paper(
+        *of_paper(
             "Dual-Encoders for Extreme Multi-Label Classification",
             "2310.10636",
             "decoupled_softmax",
@@ -114,7 +86,7 @@ METHODS: dict[str, Method] = {
             cost="4 products, 1 chunk of scores",
             slug="decoupled_softmax",
         ),
-        *_paper(
+        *of_paper(
             "Label Distributionally Robust Losses for Multi-class Classification: "
             "Consistency, Robustness and Adaptivity",
             "2112.14869",
@@ -122,7 +94,7 @@ METHODS: dict[str, Method] = {
             DERIVED,
             (classification.aldr_lam,),
         ),
-        *_paper(
+        *of_paper(
             "Label Distributionally Robust Losses for Multi-class Classification: "
             "Consistency, Robustness and Adaptivity",
             "2112.14869",
@@ -130,7 +102,7 @@ METHODS: dict[str, Method] = {
             AUTHORS_CODE,
             (classification.init_aldr, classification.aldr_kl_step),
         ),
-        *_paper(
+        *of_paper(
             "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
             "Limiting Confidence Improves Mathematical Reasoning",
             "2502.07154",
@@ -143,7 +115,7 @@ METHODS: dict[str, Method] = {
                 classification.coverage_weight,
             ),
         ),
-        *_paper(
+        *of_paper(
             "Rethinking Fine-Tuning when Scaling Test-Time Compute: "
             "Limiting Confidence Improves Mathematical Reasoning",
             "2502.07154",
@@ -152,14 +124,14 @@ METHODS: dict[str, Method] = {
             (classification.pass_at_k,),
             "host",
         ),
-        *_paper(
+        *of_paper(
             "Dice Loss for Data-imbalanced NLP Tasks",
             "1911.02855",
             "dice",
             AUTHORS_CODE,
             (classification.dice, classification.tversky, classification.hard_negative_mask),
         ),
-        *_paper(
+        *of_paper(
             "AnyLoss: Transforming Classification Metrics into Loss Functions",
             "2405.14745",
             "anyloss",
@@ -210,12 +182,6 @@ METHODS: dict[str, Method] = {
                 ("2 products a step", heads.logistic_regression),
                 ("host", consistency.samples_to_reach),
             ),
-        ),
-        *_theory(
-            "Revisiting Discriminative vs. Generative Classifiers: Theory and Implications",
-            "2302.02334",
-            "disc_vs_gen",
-            consistency.regime_crossing,
         ),
         *_costs(
             "DatasetEquity: Are All Samples Created Equal? In The Quest For Equity Within Datasets",
@@ -269,7 +235,7 @@ METHODS: dict[str, Method] = {
             cost="1 gradient and 1 loss",
             slug="sam_family",
         ),
-        *_paper(
+        *of_paper(
             "Improving Multi-task Learning via Seeking Task-based Flat Regions",
             "2211.13723",
             "sam_mtl",
@@ -327,7 +293,7 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="adversarial_attacks",
         ),
-        *_paper(
+        *of_paper(
             "Reliable evaluation of adversarial robustness with an ensemble of diverse "
             "parameter-free attacks",
             "2003.01690",
@@ -336,7 +302,7 @@ METHODS: dict[str, Method] = {
             (adversarial.apgd, adversarial.checkpoints, adversarial.dlr),
             "steps + 1 gradients",
         ),
-        *_paper(
+        *of_paper(
             "Reliable evaluation of adversarial robustness with an ensemble of diverse "
             "parameter-free attacks",
             "2003.01690",
@@ -345,7 +311,7 @@ METHODS: dict[str, Method] = {
             (adversarial.robust_accuracy,),
             "host",
         ),
-        *_paper(
+        *of_paper(
             "Square Attack: a query-efficient black-box adversarial attack via random search",
             "1912.00049",
             "adversarial_attacks",
@@ -353,7 +319,7 @@ METHODS: dict[str, Method] = {
             (adversarial.square, adversarial.window_shares),
             "queries + 1 forward passes",
         ),
-        *_paper(
+        *of_paper(
             "Adversarial Weight Perturbation Helps Robust Generalization",
             "2004.05884",
             "adversarial_attacks",
@@ -371,52 +337,6 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="comp_sum",
         ),
-        *_theory(
-            "Convexity, Classification, and Risk Bounds",
-            None,
-            "h_consistency",
-            consistency.is_calibrated,
-            consistency.psi_transform,
-            consistency.min_conditional_risk,
-            consistency.massart_slope,
-        ),
-        *_theory(
-            "H-Consistency Bounds for Surrogate Loss Minimizers",
-            None,
-            "h_consistency",
-            consistency.h_transform,
-            consistency.h_gamma,
-            consistency.h_consistency_bound,
-        ),
-        *_theory(
-            "H-Consistency Bounds: Characterization and Extensions",
-            None,
-            "h_consistency",
-            consistency.minimizability_gap,
-            consistency.linear_minimizability_gap,
-        ),
-        *_theory(
-            "Multi-Class H-Consistency Bounds",
-            None,
-            "h_consistency",
-            consistency.conditional_risk,
-            consistency.conditional_regret,
-        ),
-        *_theory(
-            "On the Consistency of Multiclass Classification Methods",
-            None,
-            "h_consistency",
-            consistency.multiclass_calibration,
-        ),
-        *_theory(
-            "Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
-            "2304.07288",
-            "comp_sum",
-            consistency.comp_sum_transform,
-            consistency.comp_sum_transform_exact,
-            consistency.comp_sum_gamma,
-            consistency.comp_sum_conditional_min,
-            consistency.comp_sum_gap_upper_bound,
-        ),
+        *THEORY,
     )
 }

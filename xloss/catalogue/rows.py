@@ -3,7 +3,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xloss import checks
@@ -100,3 +100,25 @@ class Method:
     evidence: str
     cost: str = ""
     slug: str | None = None
+
+
+def of_paper(
+    title: str,
+    arxiv: str | None,
+    slug: str | None,
+    evidence: str,
+    functions: Iterable[Callable[..., Any]],
+    cost: str = "",
+) -> Iterator[Method]:
+    """Rows of one paper's functions, each in the family that its module is of."""
+    for function in functions:
+        yield Method(
+            name=function.__name__,
+            function=function,
+            family=function.__module__.split(".")[1],
+            title=title,
+            arxiv=arxiv,
+            evidence=evidence,
+            cost=cost,
+            slug=slug,
+        )

@@ -9,7 +9,6 @@ prediction's confidence and is another method, and so is the generalized focal l
 """
 
 import functools
-import importlib
 import math
 
 import jax
@@ -265,9 +264,11 @@ def _hyperparameters(name, eta, gamma):
 
 
 def _cluster_module(function):
-    # Not an import statement: xloss needs jax, optax and numpy only, and this is for preparation.
+    # Offline preparation: nothing else of xloss needs scikit-learn, and nothing loads it but this.
     try:
-        return importlib.import_module("sklearn.cluster")
+        import sklearn.cluster
+
+        return sklearn.cluster
     except ImportError as error:
         raise ImportError(
             f"{function}: expected scikit-learn to be installed (pip install scikit-learn), got "
