@@ -8,6 +8,7 @@ from typing import Any
 from experiments.data.dataset import Dataset
 from experiments.data.embedded import load_embedded
 from experiments.data.files import load_idx
+from experiments.data.folders import load_folders
 from experiments.data.noise import with_label_noise
 from experiments.data.options import Options, read_options
 from experiments.data.tables import load_csv
@@ -19,7 +20,8 @@ def load(data_config: Mapping[str, Any], *, seed: int) -> Dataset:
     """The dataset that a config names.
 
     `path` takes the place of `name` (so that `--config=digits --config.data.path=DIR` trains on
-    DIR): a directory holds idx files, a file is a csv. Otherwise `name` is one of `DATASETS`, or
+    DIR): a directory holds idx files, a zip file pictures in folders, any other file is a csv.
+    Otherwise `name` is one of `DATASETS`, or
     "tfds:<builder>".
 
     Args:
@@ -49,7 +51,11 @@ def _load(options: Options) -> Dataset:
         path = Path(options.path).expanduser()
         if not path.exists():
             raise BadInput(f"config.data.path: no such file or directory: {options.path}")
-        return load_idx(path, options) if path.is_dir() else load_csv(path, options)
+        if path.is_dir():
+            return load_idx(path, options)
+        if path.suffix == ".zip":
+            return load_folders(path, options)
+        return load_csv(path, options)
     if options.name.startswith(PREFIX):
         return load_tfds(options)
     return load_embedded(options)

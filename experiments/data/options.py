@@ -16,7 +16,8 @@ from experiments.errors import BadInput
 DEFAULTS: dict[str, Any] = {
     # A name of `DATASETS`, or "tfds:<builder>".
     "name": "digits",
-    # A directory of idx files or a csv(.gz) file; when set, it takes the place of `name`.
+    # A directory of idx files, a zip file of pictures in folders or a csv(.gz) file; when set, it
+    # takes the place of `name`.
     "path": None,
     # Where tensorflow-datasets keeps prepared data; None: its own default.
     "data_dir": None,
@@ -34,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     # For files: take integer labels as they are, 0..num_classes-1 being the valid ones. None: the
     # distinct labels are sorted and numbered.
     "num_classes": None,
+    # For pictures in folders: average over squares of so many pixels.
+    "pool": 1,
     # For csv: whether the first row names the columns; None: found out.
     "has_header": None,
     # For csv: "error" or "impute" (numbers: median of the training split; text: a category).
@@ -63,6 +66,7 @@ class Options:
     stratify: bool
     normalise: str
     num_classes: int | None
+    pool: int
     has_header: bool | None
     missing: str
     label_noise: float
@@ -101,6 +105,9 @@ def read_options(data_config: Mapping[str, Any], *, seed: int) -> Options:
     for key in ("validation_fraction", "test_fraction"):
         ok = _is_number(values[key]) and 0 < values[key] < 1
         _expect(key, values[key], "a number between 0 and 1 (both excluded)", ok)
+    _expect(
+        "pool", values["pool"], "an integer >= 1", _is_int(values["pool"]) and values["pool"] > 0
+    )
     noise = values["label_noise"]
     _expect("label_noise", noise, "a number in [0, 1)", _is_number(noise) and 0 <= noise < 1)
     held_out = values["validation_fraction"] + values["test_fraction"]
