@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.data.classes import with_classes
 from experiments.data.dataset import Dataset
 from experiments.data.embedded import load_embedded
 from experiments.data.files import load_idx
@@ -37,7 +38,7 @@ def load(data_config: Mapping[str, Any], *, seed: int) -> Dataset:
             missing, empty, truncated or not what it should be (one line with its path).
     """
     options = read_options(data_config, seed=seed)
-    dataset = _load(options)
+    dataset = with_classes(_load(options), options.classes)
     return with_label_noise(dataset, options.label_noise, seed=options.split_seed)
 
 

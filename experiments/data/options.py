@@ -41,6 +41,8 @@ DEFAULTS: dict[str, Any] = {
     "has_header": None,
     # For csv: "error" or "impute" (numbers: median of the training split; text: a category).
     "missing": "error",
+    # Labels of the classes to keep, numbered anew in this order; () keeps all.
+    "classes": (),
     # Part of the training and validation labels replaced by another class, drawn uniformly with
     # split_seed; test labels stay as they are.
     "label_noise": 0.0,
@@ -69,6 +71,7 @@ class Options:
     pool: int
     has_header: bool | None
     missing: str
+    classes: tuple[int, ...]
     label_noise: float
     image_key: str
     label_key: str

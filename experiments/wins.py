@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wins, ties and losses of one method against each other one, over the problems of a sweep.
+
+    python -m experiments.wins SWEEP [SWEEP ...] --by=data.path --method=loss.name \\
+        --reference=ensloss [--metric=accuracy] [--select=accuracy] [--level=0.05] [--out=wins.md]
+
+The sweeps' members are grouped by problem (the values of the keys of --by) and method (the values
+of the keys of --method, joined by a space); whatever else varies is a setting, of which each method
+gets the one whose mean of --select on VALIDATION is best. Then the metric on the test split is
+compared seed by seed, by a paired t-test: a win or a loss has p < level, the rest are ties. A
+method that is there on one problem alone counts there.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from scipy import stats
+
+from experiments.data.options import nearest
+from experiments.errors import BadInput
+from experiments.program import run_program
+from experiments.sweep_table import interval
+
+_FLAGS = flags.FlagValues()
+_BY = flags.DEFINE_list("by", ["data.path"], "Keys of a problem.", flag_values=_FLAGS)
+_METHOD = flags.DEFINE_list("method", ["loss.name"], "Keys of a method.", flag_values=_FLAGS)
+_REFERENCE = flags.DEFINE_string("reference", None, "The method to compare.", flag_values=_FLAGS)
+_METRIC = flags.DEFINE_string("metric", "accuracy", "Metric on test.", flag_values=_FLAGS)
+_SELECT = flags.DEFINE_string("select", "accuracy", "Metric on validation.", flag_values=_FLAGS)
+_LEVEL = flags.DEFINE_float("level", 0.05, "Of the test, in (0, 1).", flag_values=_FLAGS)
+_OUT = flags.DEFINE_string("out", None, "File to write the tables to as well.", flag_values=_FLAGS)
+
+Member = Mapping[str, Any]
+#: problem -> method -> seed -> metric on test
+Results = dict[str, dict[str, dict[int, float]]]
+
+
+def read_members(sweeps: Sequence[Path]) -> list[Member]:
+    """All finished members of the sweeps.
+
+    Raises:
+      BadInput: a directory without members.
+    """
+    members = []
+    for sweep in sweeps:
+        paths = sorted((sweep / "members").glob("*.json"))
+        if not paths:
+            raise BadInput(f"{sweep}: expected the directory of a sweep, found no members in it")
+        members += [json.loads(path.read_text()) for path in paths]
+    return members
+
+
+def chosen(
+    members: Sequence[Member], by: Sequence[str], method: Sequence[str], select: str, metric: str
+) -> Results:
+    """Each method's test metric on each problem, at the setting that is best on validation.
+
+    Raises:
+      BadInput: a metric that no member has.
+    """
+    settings: dict[tuple, list[Member]] = defaultdict(list)
+    for member in members:
+        if member["final"]:  # a member that stopped at NaN is no candidate
+            settings[_name(member, by), _name(member, method), _rest(member, by, method)].append(
+                member
+            )
+    best: dict[tuple[str, str], tuple[float, list[Member]]] = {}
+    for (problem, name, _), found in settings.items():
+        known = found[0]["final"]["validation"]
+        for flag, wanted in (("select", select), ("metric", metric)):
+            if wanted not in known:
+                raise BadInput(f"--{flag}: no metric {wanted!r}{nearest(wanted, known)}")
+        score = float(np.mean([m["final"]["validation"][select] for m in found]))
+        if (problem, name) not in best or score > best[problem, name][0]:
+            best[problem, name] = score, found
+    results: Results = defaultdict(dict)
+    for (problem, name), (_, found) in best.items():
+        results[problem][name] = {m["seed"]: m["final"]["test"][metric] for m in found}
+    return dict(results)
+
+
+def verdict(ours: Mapping[int, float], theirs: Mapping[int, float], level: float) -> str:
+    """ "win", "tie" or "loss" of the first, by a paired t-test over the seeds of both."""
+    seeds = sorted(set(ours) & set(theirs))
+    gaps = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    if len(seeds) < 2 or np.allclose(gaps, gaps[0], rtol=0, atol=1e-12):
+        # Without spread there is no test: a constant difference is one.
+        return "tie" if len(seeds) < 2 or abs(gaps[0]) < 1e-12 else _sign(gaps[0])
+    p = stats.ttest_1samp(gaps, 0.0).pvalue
+    return _sign(float(gaps.mean())) if p < level else "tie"
+
+
+def tables(results: Results, reference: str, level: float) -> str:
+    """The methods on each problem, and the reference's wins, ties and losses, as markdown.
+
+    Raises:
+      BadInput: the reference is no method of the sweeps.
+    """
+    names = sorted({name for row in results.values() for name in row})
+    if reference not in names:
+        raise BadInput(f"--reference: expected one of {', '.join(names)}, got {reference!r}")
+    others = [name for name in names if name != reference]
+    counts = {name: dict.fromkeys(("win", "tie", "loss"), 0) for name in others}
+    lines = [
+        "| problem | " + " | ".join([reference, *others]) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for problem, row in sorted(results.items()):
+        cells = []
+        for name in (reference, *others):
+            if name not in row:
+                cells.append("-")
+                continue
+            mean, half = interval(list(row[name].values()))
+            mark = ""
+            if name != reference and reference in row:
+                found = verdict(row[reference], row[name], level)
+                counts[name][found] += 1
+                mark = f" ({found})"
+            cells.append(f"{mean:.4f} +- {half:.4f}{mark}")
+        lines.append(f"| {problem} | " + " | ".join(cells) + " |")
+    lines += ["", f"| {reference} against | wins | ties | losses |", "|---|---|---|---|"]
+    for name, count in counts.items():
+        lines.append(f"| {name} | {count['win']} | {count['tie']} | {count['loss']} |")
+    return "\n".join(lines)
+
+
+def _sign(gap: float) -> str:
+    return "win" if gap > 0 else "loss"
+
+
+def _name(member: Member, keys: Sequence[str]) -> str:
+    found = [member["overrides"].get(key) for key in keys]
+    return " ".join(Path(str(v)).name if "/" in str(v) else str(v) for v in found if v is not None)
+
+
+def _rest(member: Member, by: Sequence[str], method: Sequence[str]) -> tuple:
+    rest = {k: v for k, v in member["overrides"].items() if k not in (*by, *method)}
+    return tuple(sorted((key, str(value)) for key, value in rest.items()))
+
+
+def main(argv: Sequence[str]) -> None:
+    """The program behind the flags."""
+    if len(argv) < 2:
+        raise BadInput("expected the directories of sweeps, got none")
+    if not _REFERENCE.value:
+        raise BadInput("--reference: expected the name of a method, got none")
+    if not 0.0 < _LEVEL.value < 1.0:
+        raise BadInput(f"--level: expected a number in (0, 1), got {_LEVEL.value:g}")
+    members = read_members([Path(name) for name in argv[1:]])
+    results = chosen(members, _BY.value, _METHOD.value, _SELECT.value, _METRIC.value)
+    text = tables(results, _REFERENCE.value, _LEVEL.value)
+    print(text)
+    if _OUT.value:
+        Path(_OUT.value).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    run_program("wins", main, _FLAGS, __doc__)
