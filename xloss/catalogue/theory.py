@@ -24,6 +24,7 @@ THEORY: tuple[Method, ...] = (
         consistency.psi_transform,
         consistency.min_conditional_risk,
         consistency.massart_slope,
+        consistency.report,
     ),
     *_theory(
         "H-Consistency Bounds for Surrogate Loss Minimizers",
@@ -68,5 +69,11 @@ THEORY: tuple[Method, ...] = (
         "2302.02334",
         "disc_vs_gen",
         consistency.regime_crossing,
+    ),
+    *_theory(
+        "A Universal Growth Rate for Learning with Smooth Surrogate Losses",
+        "2405.05968",
+        "h_consistency",
+        consistency.growth_rate,
     ),
 )
