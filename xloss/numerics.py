@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -172,11 +173,16 @@ def max_last(x: jax.Array) -> jax.Array:
 def _max_last_jvp(primals, tangents):
     (x,), (x_dot,) = primals, tangents
     greatest = max_last(x)
+    return greatest, max_last_tangent(x, greatest, x_dot)
+
+
+def max_last_tangent(x: jax.Array, greatest: jax.Array, x_dot: jax.Array) -> jax.Array:
+    """The derivative of the maximum ``greatest`` of x [..., K] along x_dot; ties share equally."""
     winner = x == greatest[..., None]
     share = jnp.sum(winner, axis=-1, dtype=x.dtype)
     tangent = jnp.sum(jnp.where(winner, x_dot, jnp.zeros_like(x_dot)), axis=-1)
     # A NaN row has no winner; its maximum is NaN already and 0 / 1 keeps the tangent defined.
-    return greatest, tangent / jnp.maximum(share, jnp.ones_like(share))
+    return tangent / jnp.maximum(share, jnp.ones_like(share))
 
 
 @jax.custom_jvp
@@ -217,8 +223,9 @@ def one_hot_last(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over the last axis, and how many entries it has, without those of -inf.
 
-    Entries of -inf are classes that are masked out. The masked sums write [..., K] arrays before
-    they reduce; they run only if some plain sum, which does not, shows that they are needed.
+    Entries of -inf are classes that are masked out. Masking before a sum would write [..., K]
+    arrays (and reserve their memory, needed or not): here it happens inside, and only if some plain
+    sum, which is faster, shows that it is needed.
     """
     total = jnp.sum(x, axis=-1)
 
@@ -226,13 +233,18 @@ def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return total, x.shape[-1] * jnp.isfinite(total).astype(x.dtype)
 
     def all_but_minus_inf():
-        kept = ~jnp.isneginf(x)
-        return (
-            jnp.sum(jnp.where(kept, x, jnp.zeros_like(x)), axis=-1),
-            jnp.sum(kept, axis=-1, dtype=x.dtype),
-        )
+        def add(a, b):
+            return _zero_for_minus_inf(a) + _zero_for_minus_inf(b)
+
+        gone = jnp.sum(jnp.isneginf(x), axis=-1, dtype=jnp.int32)
+        found = jax.lax.reduce(x, np.zeros((), x.dtype), add, (x.ndim - 1,))
+        return found, (x.shape[-1] - gone).astype(x.dtype)
 
     return jax.lax.cond(jnp.all(jnp.isfinite(total)), all_of_them, all_but_minus_inf)
+
+
+def _zero_for_minus_inf(a):
+    return jnp.where(jnp.isneginf(a), jnp.zeros_like(a), a)
 
 
 @sum_and_count_finite_last.defjvp

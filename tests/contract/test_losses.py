@@ -172,6 +172,26 @@ def test_low_precision_logits_give_float32_losses(name, hyper, dtype):
     chex.assert_trees_all_close(gradient, wide_gradient.astype(dtype), rtol=1e-2, atol=atol)
 
 
+@pytest.mark.parametrize("name", [n for n, e in catalogue.LOSSES.items() if e.exact_gradient])
+def test_half_precision_logits_lose_no_digits_of_the_loss(name):
+    """Against float64 of the same rounded logits, at gaps up to 80."""
+    rng = np.random.default_rng(0)
+    scale = np.repeat([1.0, 10.0, 40.0], 16)[:, None]
+    # Distances of gaps of 80 are no float16.
+    limit = 10.0 if "distances" in catalogue.entry(name).needs else 40.0
+    logits = np.clip(scale * rng.normal(size=(48, 7)), -limit, limit).astype(np.float32)
+    labels = jnp.asarray(rng.integers(0, 7, 48), jnp.int32)
+    # The LDR losses cross 0, where what counts is the error beside their terms.
+    least = 0.1 if name in ("ldr_kl", "aldr_kl") else 1e-30
+    for dtype in (jnp.bfloat16, jnp.float16):
+        low = inputs_of(name, jnp.asarray(logits).astype(dtype))
+        losses = np.float64(call(name, low, labels, given=True))
+        with jax.enable_x64(True):
+            exact = np.asarray(call(name, low.astype(jnp.float64), labels, given=True))
+        assert exact.dtype == np.float64
+        assert np.max(np.abs(losses - exact) / np.maximum(np.abs(exact), least)) < 1e-5
+
+
 @each_call
 def test_float64_stays_and_derivatives_are_right(name, hyper, x64):
     logits, labels = batch((3, 4), dtype=np.float64)

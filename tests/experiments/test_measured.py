@@ -10,7 +10,7 @@ import pytest
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 RESULTS = sorted((EXPERIMENTS / "results").glob("*.md"))
 #: Mean and half-width. A sign makes it a difference, seed by seed, which no table has.
-PAIR = re.compile(r"(?<![\w.+-])(\d+(?:\.\d+)?) \+- (\d+(?:\.\d+)?)")
+PAIR = re.compile(r"(?<![\w.+-])(\d+(?:\.\d+)?) \+- (\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 def measured_lines(config: Path) -> list[str]:
