@@ -6,8 +6,8 @@
     python -m experiments.sweep --config=label_noise --workdir=sweeps/noise --seeds=10 \\
         --overrides=experiments/configs/label_noise.py --set data.label_noise=0.0,0.3,0.6
 
-An MLP 64-128-10, Adam, 500 steps of 128 (55 epochs). Training and validation labels are wrong alike,
-so that settings are chosen without clean labels; test labels are right.
+An MLP 64-128-10, Adam, 500 steps of 128 (55 epochs). Labels for training and validation are wrong
+alike, so that settings are chosen without clean labels; test labels are right.
 
 Claims: the paper of LDR-KL and ALDR-KL (arXiv 2112.14869) has them robust to label noise, ALDR-KL
 best of many; those of the other losses each claim the same for theirs.
