@@ -46,6 +46,8 @@ def remarks(entry: Entry) -> str:
         notes.append("takes a key")
     if "distances" in entry.needs:
         notes.append("takes distances, not logits")
+    if entry.temporaries > 1:
+        notes.append(f"temporaries of {entry.temporaries:.3g} x the logits")
     return "; ".join(notes)
 
 
@@ -113,6 +115,7 @@ def details(entry: Entry | Method) -> str:
     else:
         facts |= {
             "needs": ", ".join(entry.needs),
+            "temporaries": f"<= {entry.temporaries:g} x the logits",
             "couples the batch": "yes" if entry.couples_batch else "no",
             "gradient": "of the value"
             if entry.exact_gradient

@@ -24,6 +24,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1710.09412",
             needs=("logits", "probabilities"),
             evidence=DERIVED,
+            temporaries=2.01,
         ),
         Entry(
             name="comp_sum",
@@ -106,6 +107,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2006.13554",
             needs=("log_odds", "centred", "class_count"),
             evidence=AUTHORS_CODE,
+            temporaries=1.04,
             slug="ldr",
         ),
         Entry(
@@ -116,6 +118,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2006.13554",
             needs=("log_odds", "centred", "class_count"),
             evidence=AUTHORS_CODE,
+            temporaries=1.04,
             slug="ldr",
         ),
         Entry(
@@ -156,6 +159,7 @@ LOSSES: dict[str, Entry] = {
             arxiv=None,
             needs=("logits",),
             evidence=AUTHORS_CODE,
+            temporaries=1.01,
             slug="ldr",
         ),
         Entry(
@@ -166,6 +170,7 @@ LOSSES: dict[str, Entry] = {
             arxiv=None,
             needs=("logits",),
             evidence=AUTHORS_CODE,
+            temporaries=3.01,
             slug="ldr",
         ),
         Entry(
@@ -176,6 +181,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2107.09957",
             needs=("logits",),
             evidence=DERIVED,
+            temporaries=3.01,
             slug="ldr",
         ),
         Entry(
@@ -189,6 +195,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2112.14869",
             needs=("logits",),
             evidence=AUTHORS_CODE,
+            temporaries=1.04,
             slug="ldr",
         ),
         Entry(
@@ -202,6 +209,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2112.14869",
             needs=("logits",),
             evidence=DERIVED,
+            temporaries=6.01,
             slug="ldr",
         ),
         Entry(
@@ -221,6 +229,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2310.10636",
             needs=("logits", "multi_hot"),
             evidence=AUTHORS_CODE,
+            temporaries=2.01,
             slug="decoupled_softmax",
         ),
         Entry(
@@ -231,6 +240,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2310.10636",
             needs=("logits", "multi_hot"),
             evidence=AUTHORS_CODE,
+            temporaries=8.01,
             slug="decoupled_softmax",
         ),
         Entry(
@@ -277,6 +287,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1604.08859",
             needs=("centred", "variance"),
             evidence=DERIVED,
+            temporaries=0.04,
             slug="z_loss",
         ),
         Entry(
@@ -287,6 +298,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1511.05042",
             needs=("target", "centred", "variance", "class_count"),
             evidence=DERIVED,
+            temporaries=0.04,
             slug="z_loss",
         ),
         Entry(
@@ -297,6 +309,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1511.05042",
             needs=("target", "centred", "variance", "class_count"),
             evidence=DERIVED,
+            temporaries=0.04,
             slug="z_loss",
         ),
         Entry(
@@ -307,6 +320,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2502.01628",
             needs=("distances",),
             evidence=AUTHORS_CODE,
+            temporaries=1.26,
             slug="harmonic",
         ),
         Entry(
@@ -317,6 +331,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2304.07288",
             needs=("logits", "adversarial_logits"),
             evidence=DERIVED,
+            temporaries=2.26,
             slug="comp_sum",
         ),
         Entry(
@@ -327,6 +342,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2304.07288",
             needs=("candidate_logits",),
             evidence=DERIVED,
+            temporaries=2.01,
             slug="comp_sum",
         ),
         Entry(
@@ -337,6 +353,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1901.08573",
             needs=("logits", "adversarial_logits"),
             evidence=AUTHORS_CODE,
+            temporaries=6.02,
             slug="adversarial_attacks",
         ),
         Entry(
@@ -347,6 +364,7 @@ LOSSES: dict[str, Entry] = {
             arxiv=None,
             needs=("logits", "adversarial_logits"),
             evidence=AUTHORS_CODE,
+            temporaries=11.51,
             slug="adversarial_attacks",
         ),
         Entry(

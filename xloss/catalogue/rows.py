@@ -39,6 +39,8 @@ class Entry:
       arxiv: arXiv id, or None where the paper has none.
       needs: what it reads: fields of LogitStatistics, or some of ARRAYS, and "key" if it takes
         one.
+      temporaries: of value and gradient compiled for a CPU, at most, in bytes of the logits (those
+        of one array, where it takes two); a test pins it.
       exact_gradient: False if the gradient is injected, so that the value is no loss.
       evidence: one of EVIDENCE.
       slug: name of the golden file and spec, if it has one.
@@ -51,6 +53,7 @@ class Entry:
     arxiv: str | None
     needs: tuple[str, ...]
     evidence: str
+    temporaries: float = 0.01
     exact_gradient: bool = True
     slug: str | None = None
 
