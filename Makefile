@@ -76,10 +76,10 @@ test-compile: $(READY) ## compile the heads for a TPU and a GPU that are not the
 	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest -m slow tests/experiments/test_accelerators.py
 
 # On 3.13, with the newest jax, fully optimised: what the package itself computes. On the others the
-# contract and the invariants too, and without LLVM's optimisations, as in `make test`.
+# contract too, and without LLVM's optimisations, as in `make test`.
 QUICK := tests/golden tests/xloss
 ifneq ($(VERSION),3.13)
-QUICK += tests/contract tests/invariants
+QUICK += tests/contract
 QUICKLY := $(FAST_COMPILE)
 endif
 
