@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-task gradient aggregators: the invariants of their specification that concern those here.
 
-IMTL-G, Nash-MTL, Aligned-MTL and the loss weightings (invariants 5 to 8) are not written yet.
+The loss weightings but IMTL-L (invariant 8) are not written yet.
 """
 
 import functools
@@ -14,8 +14,18 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from xloss.optim import aggregators
-from xloss.optim.aggregators import cagrad, linear, mgda, pcgrad
+from xloss.optim import aggregators, weighting
+from xloss.optim.aggregators import (
+    aligned_mtl,
+    cagrad,
+    fairgrad,
+    graddrop,
+    imtl_g,
+    linear,
+    mgda,
+    nash_mtl,
+    pcgrad,
+)
 
 KEY = jax.random.key(0)
 EVERY = {
@@ -24,6 +34,10 @@ EVERY = {
     "mgda-l2": functools.partial(mgda, normalization="l2"),
     "pcgrad": functools.partial(pcgrad, key=KEY, eps=0.0),
     "cagrad": functools.partial(cagrad, c=0.4),
+    "imtl_g": imtl_g,
+    "nash_mtl": nash_mtl,
+    "aligned_mtl": aligned_mtl,
+    "fairgrad": fairgrad,
 }
 each = pytest.mark.parametrize("name", EVERY)
 
@@ -50,7 +64,7 @@ PROBLEMS = [(3, 6, kind) for kind in KINDS] + [(6, 3, kind) for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", ["plain", "scaled", "conflict", "opposite"])
-@pytest.mark.parametrize("name", ["linear", "mgda", "mgda-l2", "cagrad"])
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "pcgrad"])
 def test_1_permuting_the_tasks_permutes_the_weights(name, kind, x64):
     g, order = gradients(3, 6, kind).astype(jnp.float64), np.array([2, 0, 1])
     direction, weights = EVERY[name](g)
@@ -58,6 +72,8 @@ def test_1_permuting_the_tasks_permutes_the_weights(name, kind, x64):
     size = float(jnp.max(jnp.abs(g)))
     # With opposite tasks CAGrad's g_w vanishes, and what rounding leaves of it has the direction.
     rtol = 1e-5 if (name, kind) == ("cagrad", "opposite") else 1e-8
+    if name in ("nash_mtl", "fairgrad") and kind == "opposite":
+        pytest.skip("opposite gradients have no solution (spec mtl_aggregators)")
     np.testing.assert_allclose(permuted, direction, rtol=rtol, atol=1e-9 * size)
     np.testing.assert_allclose(permuted_weights, weights[order], rtol=rtol, atol=1e-9)
 
@@ -164,6 +180,77 @@ def test_9_identical_gradients():
     np.testing.assert_allclose(cagrad(g, c=0.4, rescale=2)[0], g[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("tasks", "width", "kind"), [(2, 5, "plain"), (4, 6, "scaled")])
+def test_5_imtl_g_is_equally_far_along_every_task(tasks, width, kind, x64):
+    g = gradients(tasks, width, kind).astype(jnp.float64)
+    direction, weights = imtl_g(g)
+    along = (g / jnp.linalg.norm(g, axis=1, keepdims=True)) @ direction
+    np.testing.assert_allclose(along, along[0], rtol=1e-8)
+    np.testing.assert_allclose(jnp.sum(weights), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        imtl_g(gradients(4, 5, "same"))[0], gradients(4, 5, "same")[0], rtol=1e-5
+    )
+    np.testing.assert_allclose(imtl_g(gradients(2, 5, "opposite"))[0], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "width", "kind"),
+    [(2, 3, "plain"), (5, 8, "scaled"), (4, 6, "conflict"), (12, 20, "conflict")],
+)
+def test_6_nash_weights_solve_the_bargaining_whatever_the_scales(tasks, width, kind, x64):
+    g = gradients(tasks, width, kind).astype(jnp.float64)
+    if kind == "conflict":
+        g = g + 0.1  # the sum of all of them is 0, or nearly: without this nobody can gain
+    direction, weights = nash_mtl(g, max_norm=0.0)
+    assert np.all(weights > 0)
+    np.testing.assert_allclose((g @ direction) * weights, 1.0, rtol=1e-6)
+    np.testing.assert_allclose(direction @ direction, tasks, rtol=1e-6)
+    scaled = nash_mtl(g * 10.0 ** jnp.linspace(-3, 3, tasks)[:, None], max_norm=0.0)[0]
+    np.testing.assert_allclose(scaled, direction, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(jnp.linalg.norm(nash_mtl(g)[0]), 1.0, rtol=1e-9)
+    for alpha in (0.5, 1.0, 5.0):
+        direction, weights = fairgrad(g, alpha=alpha)
+        np.testing.assert_allclose(g @ direction, weights ** (-1 / alpha), rtol=1e-5)
+    np.testing.assert_allclose(fairgrad(g, alpha=1.0)[0], nash_mtl(g, max_norm=0.0)[0], rtol=1e-5)
+
+
+def test_7_the_aligned_gradients_have_one_singular_value(x64):
+    g = gradients(4, 6, "scaled").astype(jnp.float64)
+    u, values, v = np.linalg.svd(np.asarray(g), full_matrices=False)
+    direction, _ = aligned_mtl(g)
+    np.testing.assert_allclose(direction, (values[-1] * u @ v).sum(0), rtol=1e-6)
+
+
+def test_8_imtl_l_is_at_rest_where_every_scaled_loss_is_1(x64):
+    losses = jnp.asarray([0.02, 3.0, 500.0])
+    slope = jax.grad(weighting.imtl_l, argnums=1)(losses, -jnp.log(losses))
+    np.testing.assert_allclose(slope, 0.0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"imtl_l: expected losses of shape \(T,\)"):
+        weighting.imtl_l(jnp.ones([2, 2]), jnp.ones([2, 2]))
+
+
+def test_graddrop_keeps_one_sign_a_coordinate_and_all_where_tasks_agree():
+    g = gradients(3, 400)
+    direction, kept = graddrop(g, key=KEY)
+    up, down = jnp.sum(jnp.maximum(g, 0), axis=0), jnp.sum(jnp.minimum(g, 0), axis=0)
+    is_up = np.isclose(direction, up, rtol=1e-5)
+    assert np.all(is_up | np.isclose(direction, down, rtol=1e-5))
+    # Drawn in proportion: on the average over coordinates as often as P says.
+    chance = 0.5 * (1 + jnp.sum(g, axis=0) / jnp.sum(jnp.abs(g), axis=0))
+    assert abs(np.mean(is_up) - np.mean(chance)) < 0.08
+    assert np.all((kept > 0.3) & (kept < 0.8))
+    np.testing.assert_allclose(graddrop(jnp.abs(g), key=KEY)[0], jnp.sum(jnp.abs(g), 0), rtol=1e-6)
+    np.testing.assert_allclose(graddrop(g, key=KEY, leak=1.0)[0], jnp.sum(g, axis=0), atol=1e-5)
+    again, other = graddrop(g, key=KEY)[0], graddrop(g, key=jax.random.key(1))[0]
+    assert np.all(again == direction) and np.any(other != direction)
+    low = graddrop({"a": g.astype(jnp.bfloat16)}, key=KEY)[0]["a"]
+    assert low.dtype == jnp.bfloat16
+    with pytest.raises(TypeError, match="graddrop: expected a key.*got neither"):
+        graddrop(g)
+    with pytest.raises(ValueError, match="graddrop: expected uniform of shape"):
+        graddrop(g, uniform=jnp.ones(3))
+
+
 @each
 def test_the_direction_is_the_weighted_sum_over_every_leaf(name):
     g = gradients(3, 6)
@@ -182,7 +269,8 @@ def test_the_direction_is_the_weighted_sum_over_every_leaf(name):
 def test_the_scale_of_the_gradients_does_not_matter(name, size):
     g = gradients(3, 6, "conflict")
     expected, _ = EVERY[name](g)
-    factor = 1.0 if name == "mgda-l2" else size  # which returns a mean of unit vectors
+    # FairGrad: (M w) = w^(-1/2) makes w of degree -4/3 in the gradients.
+    factor = size ** {"mgda-l2": 0.0, "nash_mtl": 0.0, "fairgrad": -1 / 3}.get(name, 1.0)
     np.testing.assert_allclose(EVERY[name](size * g)[0] / factor, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -190,7 +278,10 @@ def test_the_scale_of_the_gradients_does_not_matter(name, size):
 def test_one_task_and_no_gradient_at_all(name):
     g = gradients(1, 4)
     direction, _ = EVERY[name](g)
-    expected = g[0] / jnp.linalg.norm(g[0]) if name == "mgda-l2" else g[0]
+    length = float(jnp.linalg.norm(g[0]))
+    expected = g[0] * length ** {"mgda-l2": -1.0, "nash_mtl": -1.0, "fairgrad": -4 / 3}.get(
+        name, 0.0
+    )
     factor = 1.4 / 1.16 if name == "cagrad" else 1.0
     np.testing.assert_allclose(direction, factor * expected, rtol=1e-4)
     for tasks in (1, 3):
@@ -249,4 +340,8 @@ def test_wrong_arguments_are_named():
         cagrad(g, rescale=3)
     with pytest.raises(ValueError, match="linear: expected weights of shape"):
         linear(g, weights=jnp.ones(2))
-    assert sorted(aggregators.__all__) == ["cagrad", "linear", "mgda", "pcgrad"]
+    with pytest.raises(ValueError, match=r"fairgrad: expected alpha in \(0, inf\)"):
+        fairgrad(g, alpha=0.0)
+    with pytest.raises(ValueError, match=r"nash_mtl: expected max_norm in \[0, inf"):
+        nash_mtl(g, max_norm=-1.0)
+    assert {name.partition("-")[0] for name in EVERY} | {"graddrop"} == set(aggregators.__all__)

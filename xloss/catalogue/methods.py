@@ -21,6 +21,21 @@ def _costs(
         yield from of_paper(title, arxiv, slug, evidence, (function,), cost)
 
 
+def _aggregators(*rows: tuple[str, str | None, Callable[..., Any]]) -> Iterator[Method]:
+    """Rows of (title, arXiv id, aggregator)."""
+    for title, arxiv, function in rows:
+        yield Method(
+            name=function.__name__,
+            function=function,
+            family="optim.aggregators",
+            title=title,
+            arxiv=arxiv,
+            evidence=AUTHORS_CODE,
+            cost="T gradients",
+            slug="mtl_aggregators",
+        )
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -243,44 +258,49 @@ METHODS: dict[str, Method] = {
             (optim.sam_multitask_gradients, optim.sam_multitask),
             "2T gradients",
         ),
-        Method(
-            name="linear",
-            function=optim.aggregators.linear,
-            family="optim.aggregators",
-            title="In Defense of the Unitary Scalarization for Deep Multi-Task Learning",
-            arxiv="2201.04122",
-            evidence=AUTHORS_CODE,
-            cost="T gradients",
-            slug="mtl_aggregators",
+        *_aggregators(
+            (
+                "In Defense of the Unitary Scalarization for Deep Multi-Task Learning",
+                "2201.04122",
+                optim.aggregators.linear,
+            ),
+            (
+                "Multi-Task Learning as Multi-Objective Optimization",
+                "1810.04650",
+                optim.aggregators.mgda,
+            ),
+            ("Gradient Surgery for Multi-Task Learning", "2001.06782", optim.aggregators.pcgrad),
+            (
+                "Conflict-Averse Gradient Descent for Multi-task Learning",
+                "2110.14048",
+                optim.aggregators.cagrad,
+            ),
+            ("Towards Impartial Multi-task Learning", None, optim.aggregators.imtl_g),
+            (
+                "Independent Component Alignment for Multi-Task Learning",
+                "2305.19000",
+                optim.aggregators.aligned_mtl,
+            ),
+            ("Multi-Task Learning as a Bargaining Game", "2202.01017", optim.aggregators.nash_mtl),
+            (
+                "Fair Resource Allocation in Multi-Task Learning",
+                "2402.15638",
+                optim.aggregators.fairgrad,
+            ),
+            (
+                "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout",
+                "2010.06808",
+                optim.aggregators.graddrop,
+            ),
         ),
         Method(
-            name="mgda",
-            function=optim.aggregators.mgda,
-            family="optim.aggregators",
-            title="Multi-Task Learning as Multi-Objective Optimization",
-            arxiv="1810.04650",
+            name="imtl_l",
+            function=optim.weighting.imtl_l,
+            family="optim.weighting",
+            title="Towards Impartial Multi-task Learning",
+            arxiv=None,
             evidence=AUTHORS_CODE,
-            cost="T gradients",
-            slug="mtl_aggregators",
-        ),
-        Method(
-            name="pcgrad",
-            function=optim.aggregators.pcgrad,
-            family="optim.aggregators",
-            title="Gradient Surgery for Multi-Task Learning",
-            arxiv="2001.06782",
-            evidence=AUTHORS_CODE,
-            cost="T gradients",
-            slug="mtl_aggregators",
-        ),
-        Method(
-            name="cagrad",
-            function=optim.aggregators.cagrad,
-            family="optim.aggregators",
-            title="Conflict-Averse Gradient Descent for Multi-task Learning",
-            arxiv="2110.14048",
-            evidence=AUTHORS_CODE,
-            cost="T gradients",
+            cost="1 gradient",
             slug="mtl_aggregators",
         ),
         Method(

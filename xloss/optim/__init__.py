@@ -5,7 +5,7 @@ A transform that needs more gradients than the incoming one takes the function f
 extra arguments, by name, over the same batch; see each factory's docstring.
 """
 
-from xloss.optim import aggregators
+from xloss.optim import aggregators, weighting
 from xloss.optim.awp import awp_perturb
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
 from xloss.optim.sam import SamState, asam, sam
@@ -31,4 +31,5 @@ __all__ = [
     "sam_multitask_gradients",
     "sharpness",
     "surrogate_sharpness",
+    "weighting",
 ]

@@ -8,18 +8,28 @@ direction = sum over t of weights_t g_t. All of them take ``key``, so that one m
 another; ``functools.partial(cagrad, c=0.2)`` sets a hyperparameter.
 
 Try ``linear`` first: independent studies find tuned fixed weights hard to beat. Mind the scale:
-``linear`` and ``pcgrad`` sum over the tasks, ``mgda`` and ``cagrad`` are of the size of one
-gradient, so a fair comparison needs a learning rate for each.
+``linear``, ``pcgrad`` and ``graddrop`` sum over the tasks, ``mgda``, ``cagrad`` and ``imtl_g`` are
+of the size of one gradient, ``aligned_mtl`` of the least one, ``nash_mtl`` and ``fairgrad`` of
+none, so a fair comparison needs a learning rate for each.
 """
 
+from xloss.optim.aggregators.aligned_mtl import aligned_mtl
 from xloss.optim.aggregators.cagrad import cagrad
+from xloss.optim.aggregators.graddrop import graddrop
+from xloss.optim.aggregators.imtl import imtl_g
 from xloss.optim.aggregators.linear import linear
 from xloss.optim.aggregators.mgda import mgda
+from xloss.optim.aggregators.nash_mtl import fairgrad, nash_mtl
 from xloss.optim.aggregators.pcgrad import pcgrad
 
 __all__ = [
+    "aligned_mtl",
     "cagrad",
+    "fairgrad",
+    "graddrop",
+    "imtl_g",
     "linear",
     "mgda",
+    "nash_mtl",
     "pcgrad",
 ]

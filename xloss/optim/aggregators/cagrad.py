@@ -109,9 +109,9 @@ def _cagrad(grads, c, eps, *, rescale):
 
     # Rows of coordinates with the same inner products, each task relative to its own length.
     lengths = jnp.sqrt(jnp.diagonal(matrix))
-    inverse = jnp.where(lengths == 0, zero, 1 / jnp.where(lengths == 0, 1, lengths))
-    values, vectors = jnp.linalg.eigh(matrix * inverse[:, None] * inverse[None, :])
-    kept = values > 10 * tasks * jnp.finfo(dtype).eps * values[-1]
+    cosines, inverse = gram.cosines(matrix)
+    values, vectors = jnp.linalg.eigh(cosines)
+    kept = values > gram.rounding(matrix) * values[-1]
     roots = jnp.sqrt(jnp.where(kept, values, zero))
     rows = lengths[:, None] * vectors * roots[None, :]
     # eps under the root of ||g_w|| is one coordinate more, in which all tasks agree.

@@ -70,6 +70,20 @@ def mean_square(matrix: Array) -> Array:
     return jnp.where(size == 0, jnp.ones_like(size), size)
 
 
+def cosines(matrix: Array) -> tuple[Array, Array]:
+    """Cosines [T, T] of a Gram matrix and 1 / length [T]; rows, columns and 1 / length of a
+    gradient of 0 are 0."""
+    lengths = jnp.sqrt(jnp.diagonal(matrix))
+    there = lengths > 0
+    inverse = jnp.where(there, 1 / jnp.where(there, lengths, 1), jnp.zeros_like(lengths))
+    return matrix * inverse[:, None] * inverse[None, :], inverse
+
+
+def rounding(matrix: Array) -> Array:
+    """Eigenvalues of cosines that are less, relative to the greatest, are rounding."""
+    return jnp.asarray(10 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps, matrix.dtype)
+
+
 def combine(grads: PyTree, weights: Array) -> PyTree:
     """sum over t of weights_t g_t, in float32 (float64), in the dtypes of the leaves."""
 
