@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden functions of SAM and ASAM (spec sam_family)."""
+"""Golden functions of SAM and its kin (spec sam_family)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,17 +12,6 @@ from jax.flatten_util import ravel_pytree
 from experiments.golden.case import Case
 from xloss import optim, reduce
 from xloss.classification import cross_entropy
-
-#: Golden functions whose xloss counterpart is not written yet.
-OPEN = frozenset(
-    {
-        "gsam",
-        "gradient_norm_penalty",
-        "fisher_sam",
-        "sam with m-sharpness (2 equal contiguous groups)",
-        "looksam (7 SGD steps on the same batch)",
-    }
-)
 
 
 def _problem(case: Case):
@@ -75,6 +64,72 @@ def _asam(case: Case):
     return found | {"grad_asam": gradient}
 
 
+def _gsam(case: Case):
+    rho, alpha = case.params["rho"], case.params["alpha"]
+    params, loss = _problem(case)
+    clean = optim.gsam(rho=rho, alpha=alpha, minimize_clean=True)
+    return {
+        "grad_gsam": _one_step(case, optim.gsam(rho=rho, alpha=alpha))[1],
+        "grad_gsam_minimize_clean": _one_step(case, clean)[1],
+        "surrogate_gap": optim.sharpness(loss, params, rho=rho),
+    }
+
+
+def _gradient_norm_penalty(case: Case):
+    lam, radius = case.params["lam"], case.params["r"]
+    params, loss = _problem(case)
+
+    def norm(params):
+        return jnp.linalg.norm(_flat(jax.grad(loss)(params)))
+
+    as_coded = optim.gradient_norm_penalty(lam=lam, radius=radius, normalize_clean=True)
+    return {
+        "grad_gnp": _one_step(case, optim.gradient_norm_penalty(lam=lam, radius=radius))[1],
+        "grad_gnp_code_default": _one_step(case, as_coded)[1],
+        "grad_norm": norm(params),
+        "grad_exact": _flat(jax.grad(lambda p: loss(p) + lam * norm(p))(params)),
+    }
+
+
+def _fisher_sam(case: Case):
+    transform = optim.fisher_sam(rho=case.params["rho"], eta=case.params["eta"])
+    found, gradient = _one_step(case, transform)
+    return found | {"grad_fsam": gradient}
+
+
+def _grouped_sam(case: Case):
+    groups, rho = case.params["groups"], case.params["rho"]
+    x, y = jnp.asarray(case.inputs["x"]), jnp.asarray(case.inputs["y"])
+    parts = x.reshape(groups, -1, x.shape[1]), y.reshape(groups, -1)
+
+    def loss(params, x, y):
+        w1, b1, w2, b2 = params
+        hidden = jnp.tanh(x @ w1.T + b1[None, :])
+        return reduce(cross_entropy(hidden @ w2.T + b2[None, :], y))
+
+    def grad_fn(params, group):
+        return jax.grad(loss)(params, parts[0][group], parts[1][group])
+
+    params, _ = _problem(case)
+    transform = optim.sam(rho=rho, num_groups=groups)
+    gradient = jax.grad(loss)(params, x, y)
+    updates, _ = transform.update(gradient, transform.init(params), params, grad_fn=grad_fn)
+    return {"grad": _flat(updates)}
+
+
+def _look_sam(case: Case):
+    params, loss = _problem(case)
+    options = {"rho": case.params["rho"], "alpha": case.params["alpha"]}
+    look = optim.look_sam(every=case.params["k"], **options)
+    grad_fn, state, found = jax.grad(loss), look.init(params), {"updates": [], "params": []}
+    for _ in range(7):
+        updates, state = look.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        params = jax.tree.map(lambda w, u: w - case.params["lr"] * u, params, updates)
+        found["updates"].append(_flat(updates))
+        found["params"].append(_flat(params))
+    return {name: jnp.stack(rows) for name, rows in found.items()}
+
+
 def _sam_momentum(case: Case):
     params, loss = _problem(case)
     optimizer = optax.chain(
@@ -99,5 +154,10 @@ CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "loss_and_gradient": _loss_and_gradient,
     "sam": _sam,
     "asam": _asam,
+    "gsam": _gsam,
+    "gradient_norm_penalty": _gradient_norm_penalty,
+    "fisher_sam": _fisher_sam,
+    "sam with m-sharpness (2 equal contiguous groups)": _grouped_sam,
+    "looksam (7 SGD steps on the same batch)": _look_sam,
     "sam wrapped around SGD momentum (5 steps)": _sam_momentum,
 }

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SAM, ASAM and sharpness: the invariants of their specification that concern them.
-
-GSAM, the gradient-norm penalty, Fisher SAM and LookSAM (invariants 4 to 7) are not written yet.
-"""
+"""SAM and its kin, and sharpness: the invariants of their specification."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +43,7 @@ def perturbation(transform, updates=GRADIENT, params=PARAMS):
 
 def test_1_rho_zero_is_the_base_optimizer_bitwise():
     plain = optax.sgd(0.1, momentum=0.9)
-    for transform in (optim.sam(rho=0.0), optim.asam(rho=0.0)):
+    for transform in (optim.sam(rho=0.0), optim.asam(rho=0.0), optim.fisher_sam(rho=0.0)):
         chained = optax.chain(transform, plain)
         params, state = PARAMS, chained.init(PARAMS)
         base, base_state = PARAMS, plain.init(PARAMS)
@@ -56,6 +53,106 @@ def test_1_rho_zero_is_the_base_optimizer_bitwise():
             updates, base_state = plain.update(gradient(base), base_state, base)
             base = optax.apply_updates(base, updates)
         jax.tree.map(np.testing.assert_array_equal, params, base)
+
+
+def updates_of(transform, steps=1):
+    """The last of a few updates, and how often grad_fn was asked for each."""
+    calls, state, found = [], transform.init(PARAMS), None
+    step = jax.jit(
+        lambda state: transform.update(GRADIENT, state, PARAMS, grad_fn=counted(gradient, calls))
+    )
+    for _ in range(steps):
+        found, state = step(state)
+    jax.effects_barrier()
+    return found, len(calls)
+
+
+def counted(function, calls):
+    def call(params):
+        jax.debug.callback(lambda: calls.append(None))
+        return function(params)
+
+    return call
+
+
+def sam_updates(rho=0.3):
+    return updates_of(optim.sam(rho=rho))[0]
+
+
+def assert_same(found, expected, rtol=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7), found, expected
+    )
+
+
+def test_4_gsam_is_sam_without_alpha_and_what_it_takes_off_is_orthogonal():
+    there = sam_updates()
+    assert_same(updates_of(optim.gsam(rho=0.3, alpha=0.0))[0], there)
+    found, _ = updates_of(optim.gsam(rho=0.3, alpha=0.4))
+    taken = jax.tree.map(jnp.subtract, found, there)
+    size = optax.tree.norm(taken) * optax.tree.norm(there)
+    assert optax.tree.norm(taken) > 1e-3 * optax.tree.norm(there)
+    assert abs(optax.tree.vdot(taken, there)) < 1e-5 * size
+    clean, _ = updates_of(optim.gsam(rho=0.3, alpha=0.4, minimize_clean=True))
+    added = jax.tree.map(jnp.subtract, clean, GRADIENT)
+    assert abs(optax.tree.vdot(added, GRADIENT)) < 1e-5 * optax.tree.norm(GRADIENT)
+
+
+def test_5_the_gradient_norm_penalty_runs_from_plain_descent_to_sam():
+    full = optim.gradient_norm_penalty(lam=0.3, radius=0.3)
+    assert_same(updates_of(full)[0], sam_updates())
+    assert_same(updates_of(optim.gradient_norm_penalty(lam=0.0, radius=0.3))[0], GRADIENT)
+
+    def penalised(params):
+        return loss(params) + 0.05 * optax.tree.norm(jax.grad(loss)(params))
+
+    small, _ = updates_of(optim.gradient_norm_penalty(lam=0.05, radius=0.01))
+    exact = jax.grad(penalised)(PARAMS)
+    off = optax.tree.norm(jax.tree.map(jnp.subtract, small, exact))
+    assert off < 0.01 * optax.tree.norm(jax.tree.map(jnp.subtract, exact, GRADIENT)) + 1e-3
+
+
+def test_6_fisher_sam_is_sam_without_eta_and_stays_on_its_ellipsoid():
+    assert_same(updates_of(optim.fisher_sam(rho=0.3, eta=0.0))[0], sam_updates())
+    e = perturbation(optim.fisher_sam(rho=0.3, eta=50.0))
+    inside = jax.tree.map(lambda e, g: jnp.sum(e**2 * (1 + 50.0 * g**2)), e, GRADIENT)
+    np.testing.assert_allclose(jnp.sqrt(sum(jax.tree.leaves(inside))), 0.3, rtol=1e-4)
+
+
+def test_7_look_sam_is_sam_every_step_or_skips_the_second_gradient():
+    assert_same(updates_of(optim.look_sam(rho=0.3, every=1))[0], sam_updates())
+    look = optim.look_sam(rho=0.3, every=5, alpha=0.7)
+    found, calls = updates_of(look, steps=12)
+    assert calls == 3  # of 12: steps 0, 5 and 10; with the incoming gradient 1 + 1 / 4
+    across = jax.tree.map(jnp.subtract, found, GRADIENT)
+    ratio = optax.tree.norm(across) / optax.tree.norm(GRADIENT)
+    np.testing.assert_allclose(ratio, 0.7, rtol=1e-4)
+    assert abs(optax.tree.vdot(across, GRADIENT)) < 1e-4 * optax.tree.norm(GRADIENT) ** 2
+    _, calls = updates_of(optim.sam(rho=0.3), steps=12)
+    assert calls == 12
+
+
+def test_groups_of_one_batch_each_have_their_own_worst_point():
+    parts = INPUTS.reshape(4, 4, 8)
+    asked = []
+
+    def grad_fn(params, group):
+        asked.append(params)
+        return jax.grad(loss)(params, parts[group])
+
+    transform = optim.sam(rho=0.3, num_groups=4)
+    found, _ = transform.update(GRADIENT, transform.init(PARAMS), PARAMS, grad_fn=grad_fn)
+    each = []
+    for part in parts:
+        slope = jax.grad(loss)(PARAMS, part)
+        share = 0.3 / optax.tree.norm(slope)
+        e = jax.tree.map(lambda g, share=share: share * g, slope)
+        each.append(jax.grad(loss)(jax.tree.map(jnp.add, PARAMS, e), part))
+    assert_same(found, jax.tree.map(lambda *x: sum(x) / 4, *each))
+    with pytest.raises(ValueError, match="sam: expected num_groups an integer >= 1, got 0"):
+        optim.sam(num_groups=0)
+    with pytest.raises(ValueError, match="look_sam: expected every an integer >= 1, got 0"):
+        optim.look_sam(every=0)
 
 
 @pytest.mark.parametrize("rho", [0.05, 2.0])

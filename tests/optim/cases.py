@@ -26,7 +26,8 @@ class Row:
       name: the catalogue's name of the factory.
       factory: the public function.
       extra: name of the function that update wants among its extra arguments: "grad_fn",
-        "mean_prediction_fn" or "task_losses_fn"; None if it wants none.
+        "mean_prediction_fn" or "task_losses_fn"; "group_grad_fn" for a grad_fn of groups; None if
+        it wants none.
       hyper: keyword arguments of the factory.
       numeric: those of its hyperparameters that a schedule can drive.
       static_args: what `optax.inject_hyperparams` must be told.
@@ -44,6 +45,11 @@ class Row:
     def __str__(self) -> str:
         return self.name + (f"-{self.variant}" if self.variant else "")
 
+    @property
+    def argument(self) -> str | None:
+        """The extra argument's name."""
+        return "grad_fn" if self.extra == "group_grad_fn" else self.extra
+
     def make(self) -> optax.GradientTransformation:
         """The transform."""
         return self.factory(**self.hyper)
@@ -60,6 +66,13 @@ class Row:
             "mean_prediction_fn": lambda p: scale * mean_prediction(p, batch),
             "task_losses_fn": lambda p: scale * task_losses(p, batch),
         }
+        if self.extra == "group_grad_fn":  # of one half of the batch
+
+            def half(p, group):
+                part = {n: x.reshape(2, -1, *x.shape[1:])[group] for n, x in batch.items()}
+                return jax.grad(lambda p: scale * loss(p, part))(p)
+
+            return {"grad_fn": half}
         return {} if self.extra is None else {self.extra: functions[self.extra]}
 
 
@@ -80,6 +93,46 @@ ROWS = (
         variant="jvp",
     ),
     Row(name="sam", factory=optim.sam, extra="grad_fn", hyper={"rho": 0.2}, numeric=("rho",)),
+    Row(
+        name="sam",
+        factory=optim.sam,
+        extra="group_grad_fn",
+        hyper={"rho": 0.2, "num_groups": 2},
+        numeric=("rho",),
+        static_args=("num_groups",),
+        variant="groups",
+    ),
+    Row(
+        name="gsam",
+        factory=optim.gsam,
+        extra="grad_fn",
+        hyper={"rho": 0.2},
+        numeric=("rho", "alpha"),
+        static_args=("minimize_clean",),
+    ),
+    Row(
+        name="gradient_norm_penalty",
+        factory=optim.gradient_norm_penalty,
+        extra="grad_fn",
+        numeric=("lam", "radius"),
+        static_args=("normalize_clean",),
+    ),
+    Row(
+        name="fisher_sam",
+        factory=optim.fisher_sam,
+        extra="grad_fn",
+        hyper={"rho": 0.2},
+        numeric=("rho", "eta"),
+    ),
+    Row(
+        name="look_sam",
+        factory=optim.look_sam,
+        extra="grad_fn",
+        # A difference of two gradients, scaled up: far apart it is not made of rounding.
+        hyper={"rho": 0.5, "alpha": 0.2, "every": 3},
+        numeric=("rho", "alpha"),
+        static_args=("every",),
+    ),
     Row(
         name="asam",
         factory=optim.asam,

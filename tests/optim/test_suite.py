@@ -262,7 +262,7 @@ def test_accumulation_equals_the_full_batch(row):
 @each_with_extra
 def test_the_docstring_says_what_accumulation_needs(row):
     assert "MultiSteps" in row.factory.__doc__
-    assert row.extra in row.factory.__doc__
+    assert row.argument in row.factory.__doc__
 
 
 @each_with_extra
@@ -270,7 +270,7 @@ def test_a_missing_extra_argument_is_named(row):
     optimizer = chained(row.make())
     params = parameters()
     state = optimizer.init(params)
-    missing = f"{row.name}: expected {row.extra} to be .*{row.extra}=..."
+    missing = f"{row.name}: expected {row.argument} to be .*{row.argument}=..."
     with pytest.raises(TypeError, match=missing):
         optimizer.update(params, state, params)
     with pytest.raises(ValueError, match=f"{row.name}: expected params"):

@@ -7,7 +7,10 @@ extra arguments, by name, over the same batch; see each factory's docstring.
 
 from xloss.optim import aggregators, weighting
 from xloss.optim.awp import awp_perturb
+from xloss.optim.fisher_sam import fisher_sam
+from xloss.optim.gsam import gradient_norm_penalty, gsam
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
+from xloss.optim.look_sam import LookSamState, look_sam
 from xloss.optim.sam import SamState, asam, sam
 from xloss.optim.sam_multitask import (
     SamMultitaskAux,
@@ -19,13 +22,18 @@ from xloss.optim.sharpness import sharpness
 
 __all__ = [
     "IgniteState",
+    "LookSamState",
     "SamMultitaskAux",
     "SamMultitaskState",
     "SamState",
     "aggregators",
     "asam",
     "awp_perturb",
+    "fisher_sam",
+    "gradient_norm_penalty",
+    "gsam",
     "ignite",
+    "look_sam",
     "sam",
     "sam_multitask",
     "sam_multitask_gradients",

@@ -5,6 +5,7 @@ Shared by SAM, ASAM, their multi-task form and :func:`xloss.optim.sharpness`.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,16 @@ from xloss.typing import Array, PyTree
 
 #: A radius: a number >= 0, or a schedule step -> radius.
 Radius = ArrayLike | optax.Schedule
+
+
+class SamState(NamedTuple):
+    """What SAM and its kin carry from step to step.
+
+    Attributes:
+      count: steps taken, int32 scalar: where a schedule of rho stands.
+    """
+
+    count: Array
 
 
 def check_radius(function: str, name: str, rho: Radius) -> Radius:
@@ -105,6 +116,62 @@ def flags(function: str, name: str, chosen: PyTree | Callable, params: PyTree) -
     if wrong:
         raise TypeError(f"{function}: expected bools from {name}, got {checks.describe(wrong[0])}")
     return [bool(flag) for flag in found]
+
+
+def perturbed(
+    name: str,
+    rho: Radius,
+    mask: trees.Mask,
+    step: Callable[[PyTree, PyTree, ArrayLike], PyTree],
+    *,
+    merge: Callable[[PyTree, PyTree], PyTree] | None = None,
+    num_groups: int | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation whose update is grad_fn at params + step(gradient, params, rho).
+
+    Args:
+      name: of the public factory, for messages.
+      rho: radius or schedule.
+      mask: which leaves are perturbed.
+      step: (gradient, params, radius) -> perturbation.
+      merge: (gradient, gradient there) -> update; None takes the latter.
+      num_groups: parts of the batch, each with its own perturbation; None is the whole batch.
+    """
+
+    def init(params: PyTree) -> SamState:
+        del params
+        return SamState(count=jnp.zeros([], jnp.int32))
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: PyTree | None = None,
+        *,
+        grad_fn: Any = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, SamState]:
+        del extra_args  # of other transforms in the chain
+        grad_fn = trees.check_function(name, "grad_fn", grad_fn)
+        trees.check_params(name, params)
+        radius = radius_at(rho, state.count)
+
+        def there(gradient: PyTree, *group: Array) -> PyTree:
+            away = step(trees.select(gradient, mask, params), params, radius)
+            return grad_fn(moved(params, trees.select(away, mask, params)), *group)
+
+        if num_groups is None:
+            found = there(updates)
+        else:
+            each = jax.lax.map(
+                lambda group: there(grad_fn(params, group), group),
+                jnp.arange(num_groups, dtype=jnp.int32),
+            )
+            found = jax.tree.map(lambda x: jnp.mean(numerics.promote(x), axis=0), each)
+        found = found if merge is None else merge(updates, found)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return cast_like(found, updates), SamState(count=count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _times(scale: PyTree, tree: PyTree, dtype: jnp.dtype) -> PyTree:

@@ -6,8 +6,6 @@ fits its training set and generalises badly, label noise above all; they cost tw
 and need a run long enough to fit: in short, under-fitting runs they hurt.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,22 +13,16 @@ from jax.typing import ArrayLike
 
 from xloss import checks
 from xloss.optim import perturbation, trees
-from xloss.typing import Array, PyTree
+from xloss.optim.perturbation import SamState
+from xloss.typing import PyTree
 
-
-class SamState(NamedTuple):
-    """What SAM and ASAM carry from step to step.
-
-    Attributes:
-      count: steps taken, int32 scalar: where a schedule of rho stands.
-    """
-
-    count: Array
+__all__ = ["SamState", "asam", "sam"]
 
 
 def sam(
     *,
     rho: perturbation.Radius = 0.05,
+    num_groups: int | None = None,
     mask: trees.Mask = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Replaces the gradient by the one at the worst point within rho, to first order.
@@ -52,6 +44,10 @@ def sam(
     Args:
       rho: radius in the unit of the parameters, scalar >= 0, traced, or a schedule step -> rho.
         0.05 (CIFAR-10, ImageNet), 0.1 (CIFAR-100), up to 0.5 for vision transformers.
+      num_groups: m of m-sharpness, static: ``grad_fn(params, group)`` is then the gradient over one
+        of m equal parts of the batch, group an int32 scalar; each part has its own e, and the
+        update is the mean. Large batches weaken SAM, this brings it back; it costs two gradients
+        of every part beside the incoming one. None is the whole batch.
       mask: leaves that are perturbed, a tree of bools or a function params -> tree. The others
         count not in the norm; all leaves get their gradient at the perturbed point. Use it instead
         of ``optax.masked``, which hides parameters that ``grad_fn`` needs.
@@ -64,7 +60,7 @@ def sam(
 
     Raises:
       TypeError: from update, grad_fn missing.
-      ValueError: rho < 0; from update, params missing or with holes.
+      ValueError: rho < 0, num_groups < 1; from update, params missing or with holes.
 
     Numerics:
       Two gradient evaluations a step: the incoming one and one here. Norm and e are float32
@@ -95,15 +91,18 @@ def sam(
     References:
       "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR 2021,
       arXiv 2010.01412. Departures: the authors' pmap code perturbs on each device's share of the
-      batch (m-sharpness), here the batch is global.
+      batch, here the batch is global unless ``num_groups`` says otherwise.
     """
     rho = perturbation.check_radius("sam", "rho", rho)
+    whole = num_groups is None
+    if not whole and (type(num_groups) is not int or num_groups < 1):
+        raise ValueError(f"sam: expected num_groups an integer >= 1, got {num_groups!r}")
 
     def step(gradient: PyTree, params: PyTree, radius: ArrayLike) -> PyTree:
         del params
         return perturbation.ascent(gradient, radius)
 
-    return _perturbed("sam", rho, mask, step)
+    return perturbation.perturbed("sam", rho, mask, step, num_groups=num_groups)
 
 
 def asam(
@@ -170,37 +169,8 @@ def asam(
         scale = jax.tree.map(lambda c, size: jnp.where(c == 1, size, 1), counted, sizes)
         return perturbation.ascent(gradient, radius, scale=scale, eps=1e-16)
 
-    return _perturbed("asam", rho, mask, step)
+    return perturbation.perturbed("asam", rho, mask, step)
 
 
 def _has_axes(params: PyTree) -> PyTree:
     return jax.tree.map(lambda w: w.ndim > 1, params)
-
-
-def _perturbed(
-    name: str, rho: perturbation.Radius, mask: trees.Mask, step: Any
-) -> optax.GradientTransformationExtraArgs:
-    """The transformation whose update is grad_fn at params + step(gradient, params, rho)."""
-
-    def init(params: PyTree) -> SamState:
-        del params
-        return SamState(count=jnp.zeros([], jnp.int32))
-
-    def update(
-        updates: PyTree,
-        state: Any,
-        params: PyTree | None = None,
-        *,
-        grad_fn: Any = None,
-        **extra_args: Any,
-    ) -> tuple[PyTree, SamState]:
-        del extra_args  # of other transforms in the chain
-        grad_fn = trees.check_function(name, "grad_fn", grad_fn)
-        trees.check_params(name, params)
-        radius = perturbation.radius_at(rho, state.count)
-        away = step(trees.select(updates, mask, params), params, radius)
-        gradient = grad_fn(perturbation.moved(params, trees.select(away, mask, params)))
-        count = jnp.asarray(optax.safe_increment(state.count))
-        return perturbation.cast_like(gradient, updates), SamState(count=count)
-
-    return optax.GradientTransformationExtraArgs(init, update)

@@ -53,6 +53,22 @@ def norm_and_unit(tree: PyTree) -> tuple[Array, PyTree]:
     return peak * root, jax.tree.map(lambda x: x / length, scaled)
 
 
+def dot(left: PyTree, right: PyTree) -> Array:
+    """Inner product over all leaves, in float32 (float64)."""
+    dtype = dtype_of((left, right))
+    products = jax.tree.map(lambda a, b: jnp.sum(a.astype(dtype) * b.astype(dtype)), left, right)
+    return sum(jax.tree.leaves(products), jnp.zeros([], dtype))
+
+
+def across(tree: PyTree, direction: PyTree) -> PyTree:
+    """The part of a tree that is orthogonal to another one, in float32 (float64); all of it where
+    the other one is 0."""
+    dtype = dtype_of((tree, direction))
+    _, unit = norm_and_unit(direction)
+    along = dot(tree, unit)
+    return jax.tree.map(lambda x, u: x.astype(dtype) - along * u.astype(dtype), tree, unit)
+
+
 def select(tree: PyTree, mask: Mask, params: PyTree) -> PyTree:
     """The tree with zeros where the mask says False; None keeps all of it.
 
