@@ -15,7 +15,7 @@ Keys of `config.task`:
 * ``method``: "plain" (the tasks' gradients aggregated), "direct" (their SAM gradients aggregated)
   or "split" (`optim.sam_multitask`: loss and flatness parts aggregated separately). SAM on the sum
   of the losses is plain, linear, with ``optimizer.sharpness``;
-* ``aggregator``: "linear" (the sum), "pcgrad", "mgda" or "cagrad";
+* ``aggregator``: a name of `xloss.optim.aggregators`, "linear" being the sum;
 * ``rho``, ``adaptive``: radius of the perturbation, of the trunk and of the heads alike, and
   whether it scales with the parameters; not for plain.
 """
@@ -42,7 +42,7 @@ from experiments.tasks.classification import check_labels
 from xloss import catalogue, optim
 
 METHODS = ("plain", "direct", "split")
-AGGREGATORS = ("linear", "pcgrad", "mgda", "cagrad")
+AGGREGATORS = tuple(optim.aggregators.__all__)
 SIDES = ("left", "right")
 
 _NAME = ((str, type(None)), "a name or None", lambda v: v != "")

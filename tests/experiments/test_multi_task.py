@@ -72,7 +72,7 @@ def test_a_run_stops_resumes_and_reports_both_accuracies(tmp_path: Path):
     ("changes", "said"),
     [
         ({"task.method": "splitt"}, r"--config.task.method: .* did you mean 'split'\?"),
-        ({"task.aggregator": "gradnorm"}, "--config.task.aggregator: expected one of linear"),
+        ({"task.aggregator": "gradnorm"}, "--config.task.aggregator: expected one of aligned_mtl"),
         ({"task.rho": -0.1}, "--config.task.rho: expected a number >= 0, got -0.1"),
         ({"task.pool": 3}, "config.task.pool: expected a divisor of"),
         ({"loss.name": "ensloss"}, "--config.loss.name: expected a loss with a value of its own"),
