@@ -134,6 +134,18 @@ def test_radius_0_and_masks_return_the_inputs():
     assert not np.any(found.success[~kept]) and not np.any(found.queries[~kept])
 
 
+def test_no_steps_and_no_queries_leave_the_start_and_jit_takes_keys_of_either_kind():
+    found = attack(key=KEY, radius=0.2, steps=0, trace=True)
+    np.testing.assert_array_equal(found.x_best, found.points[0])
+    assert found.points.shape == (1, *X.shape) and found.step_sizes.shape == (0, 16)
+    start = square(NETWORK, X, LABELS, key=KEY, radius=0.2, queries=0)
+    assert np.all(start.queries == 1) and np.all(np.abs(start.x_adv - X) <= 0.2 + 1e-6)
+    raw = jax.jit(lambda key: attack(key=key, radius=0.2).x_best)(jax.random.PRNGKey(0))
+    np.testing.assert_allclose(raw, attack(key=KEY, radius=0.2).x_best, atol=1e-6)
+    none = apgd(NETWORK, X[:0], LABELS[:0], key=KEY, radius=0.2, steps=3)
+    assert none.x_best.shape == (0, 6)
+
+
 def test_restarts_keep_the_best_value_and_any_mistake():
     keys = jax.random.split(KEY, 3)
     single = [attack(key=key, radius=0.15) for key in keys]

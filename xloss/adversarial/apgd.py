@@ -261,7 +261,7 @@ def _apgd(apply_fn, custom, inputs, labels, targets, where, settings, rho, plan,
     )
     ends = np.zeros(plan.steps, np.int32)  # at a checkpoint the period that ends there, else 0
     marks = checkpoints(plan.steps)
-    for mark, previous in zip(marks, [0, *marks[:-1]], strict=True):
+    for mark, previous in zip(marks, [0, *marks], strict=False):
         ends[mark - 1] = mark - previous
     timetable = (jnp.asarray(ends), jnp.asarray(np.arange(plan.steps) == 0))
 

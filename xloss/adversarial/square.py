@@ -283,6 +283,8 @@ def search(margin_of, ball, stripes, draw, sides, where):
 
     d = ball.projected(jnp.broadcast_to(ball.radius * stripes, ball.x.shape))
     state = (jnp.zeros([], jnp.int32), d, margin_of(ball.point(d)), jnp.ones(ball.batch, jnp.int32))
+    if sides.shape[0] == 0:
+        return state[1:]
     return jax.lax.while_loop(goes_on, body, state)[1:]
 
 
