@@ -10,7 +10,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -223,9 +222,10 @@ def one_hot_last(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over the last axis, and how many entries it has, without those of -inf.
 
-    Entries of -inf are classes that are masked out. Masking before a sum would write [..., K]
-    arrays (and reserve their memory, needed or not): here it happens inside, and only if some plain
-    sum, which is faster, shows that it is needed.
+    Entries of -inf are classes that are masked out. The masked sums write [..., K] arrays before
+    they reduce (their memory is reserved, needed or not); they run only if some plain sum, which
+    does not, shows that they are needed. A reduction that masks inside itself would need no memory,
+    but cannot be partitioned where the classes are sharded.
     """
     total = jnp.sum(x, axis=-1)
 
@@ -233,18 +233,13 @@ def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return total, x.shape[-1] * jnp.isfinite(total).astype(x.dtype)
 
     def all_but_minus_inf():
-        def add(a, b):
-            return _zero_for_minus_inf(a) + _zero_for_minus_inf(b)
-
-        gone = jnp.sum(jnp.isneginf(x), axis=-1, dtype=jnp.int32)
-        found = jax.lax.reduce(x, np.zeros((), x.dtype), add, (x.ndim - 1,))
-        return found, (x.shape[-1] - gone).astype(x.dtype)
+        kept = ~jnp.isneginf(x)
+        return (
+            jnp.sum(jnp.where(kept, x, jnp.zeros_like(x)), axis=-1),
+            jnp.sum(kept, axis=-1, dtype=x.dtype),
+        )
 
     return jax.lax.cond(jnp.all(jnp.isfinite(total)), all_of_them, all_but_minus_inf)
-
-
-def _zero_for_minus_inf(a):
-    return jnp.where(jnp.isneginf(a), jnp.zeros_like(a), a)
 
 
 @sum_and_count_finite_last.defjvp

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import xloss
 from tests.derivatives import check_derivatives
@@ -339,3 +341,22 @@ def test_host_arrays_of_any_width_are_taken():
     with jax.enable_x64(True):  # float32 logits beside 64-bit labels, under strict promotion
         narrow = cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
         assert narrow.dtype == jnp.float32 and labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("gone", [0, 3])
+def test_classes_over_devices_give_the_same_field_and_gradient(field, gone):
+    """Whatever a reduction does inside: the partitioner must be able to do it piece by piece."""
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 16)).astype(np.float32)
+    logits[:, 16 - gone :] = -np.inf
+    labels = rng.integers(0, 10, 4).astype(np.int32)
+
+    def total(z, y):
+        return jnp.sum(getattr(logit_statistics(z, y), field))
+
+    run = jax.jit(jax.value_and_grad(total))
+    spread = jax.device_put(logits, NamedSharding(mesh, P("data", "model")))
+    found = run(spread, jax.device_put(labels, NamedSharding(mesh, P("data"))))
+    chex.assert_trees_all_close(found, run(logits, labels), rtol=1e-5, atol=1e-6)

@@ -107,7 +107,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2006.13554",
             needs=("log_odds", "centred", "class_count"),
             evidence=AUTHORS_CODE,
-            temporaries=1.04,
+            temporaries=2.01,
             slug="ldr",
         ),
         Entry(
@@ -118,7 +118,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2006.13554",
             needs=("log_odds", "centred", "class_count"),
             evidence=AUTHORS_CODE,
-            temporaries=1.04,
+            temporaries=2.01,
             slug="ldr",
         ),
         Entry(
@@ -195,7 +195,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="2112.14869",
             needs=("logits",),
             evidence=AUTHORS_CODE,
-            temporaries=1.04,
+            temporaries=1.01,
             slug="ldr",
         ),
         Entry(
@@ -287,7 +287,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1604.08859",
             needs=("centred", "variance"),
             evidence=DERIVED,
-            temporaries=0.04,
+            temporaries=1.01,
             slug="z_loss",
         ),
         Entry(
@@ -298,7 +298,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1511.05042",
             needs=("target", "centred", "variance", "class_count"),
             evidence=DERIVED,
-            temporaries=0.04,
+            temporaries=1.01,
             slug="z_loss",
         ),
         Entry(
@@ -309,7 +309,7 @@ LOSSES: dict[str, Entry] = {
             arxiv="1511.05042",
             needs=("target", "centred", "variance", "class_count"),
             evidence=DERIVED,
-            temporaries=0.04,
+            temporaries=1.01,
             slug="z_loss",
         ),
         Entry(
