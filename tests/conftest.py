@@ -5,6 +5,8 @@ Here once so that no test file configures JAX by itself. The settings are made i
 a subprocess that a test starts sees one CPU device unless the test asks for more (`run_python`).
 """
 
+import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -79,3 +81,22 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+#: Linux allows a process 65,530 mappings of memory; XLA takes a few for every program that it
+#: compiles, and dies without a word when there are no more. A worker compiles thousands.
+MOST_MAPS, CHECKED_EVERY = 30_000, 25
+_MAPS = Path("/proc/self/maps")
+_finished = itertools.count(1)
+
+
+def pytest_runtest_teardown(item):
+    """Drops what was compiled so far before a worker has too many mappings."""
+    del item
+    if next(_finished) % CHECKED_EVERY or not _MAPS.exists():
+        return
+    with _MAPS.open("rb") as lines:
+        count = sum(1 for _ in lines)
+    if count > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()

@@ -218,6 +218,41 @@ def one_hot_last(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.broadcasted_iota(index.dtype, shape, len(shape) - 1) == index[..., None]
 
 
+def others_last(z: jax.Array, labels: jax.Array) -> jax.Array:
+    """z [..., K] with -inf in place of the label's entry."""
+    return jnp.where(one_hot_last(labels, z.shape), -jnp.inf, z)
+
+
+@jax.custom_jvp
+def max_of_others_last(z: jax.Array, labels: jax.Array) -> jax.Array:
+    """The greatest of z [..., K] but the label's entry; ties share the gradient equally."""
+    return jnp.max(others_last(z, labels), axis=-1)
+
+
+@max_of_others_last.defjvp
+def _max_of_others_last_jvp(primals, tangents):
+    (z, labels), (z_dot, _) = primals, tangents
+    greatest = max_of_others_last(z, labels)
+    # The same logits, which XLA may not take for the same: else it keeps what the reduction read,
+    # an array of the logits' size, to read it here again.
+    others = others_last(jax.lax.optimization_barrier(z), labels)
+    return greatest, max_last_tangent(others, greatest, z_dot)
+
+
+@jax.custom_jvp
+def squared_deviations_last(z: jax.Array, mean: jax.Array) -> jax.Array:
+    """Sum of (z - mean)^2 over the finite z of [..., K]; mean [...] must be theirs."""
+    return jnp.sum(jnp.square(_deviation(z, mean)), axis=-1)
+
+
+@squared_deviations_last.defjvp
+def _squared_deviations_last_jvp(primals, tangents):
+    (z, mean), (z_dot, _) = primals, tangents
+    # The mean moves too, but the deviations sum to 0. The barrier is that of the maximum above.
+    deviation = _deviation(jax.lax.optimization_barrier(z), mean)
+    return squared_deviations_last(z, mean), 2.0 * jnp.sum(deviation * z_dot, axis=-1)
+
+
 @jax.custom_jvp
 def sum_and_count_finite_last(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sum over the last axis, and how many entries it has, without those of -inf.
@@ -248,6 +283,10 @@ def _sum_and_count_finite_last_jvp(primals, tangents):
     total, count = sum_and_count_finite_last(x)
     kept = jnp.where(jnp.isneginf(x), jnp.zeros_like(x_dot), x_dot)
     return (total, count), (jnp.sum(kept, axis=-1), jnp.zeros_like(count))
+
+
+def _deviation(z: jax.Array, mean: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isneginf(z), jnp.zeros_like(z), z - mean[..., None])
 
 
 def _bounded(x: jax.Array) -> jax.Array:

@@ -313,7 +313,7 @@ def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatis
     z = numerics.promote(logits)
     num_classes = z.shape[-1]
     target = numerics.take_last(z, labels)
-    others = _without(z, labels)
+    others = numerics.others_last(z, labels)
 
     # The shift only has to be near the maximum, so no gradient flows through it; with nothing
     # finite to be near (K = 1, all others masked) it is 0.
@@ -325,7 +325,7 @@ def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatis
     certain = jnp.where(jnp.isfinite(target), jnp.inf, jnp.nan).astype(z.dtype)
     log_odds = jnp.where(alone, certain, (target - shift) - log_total)
 
-    runner_up = _runner_up(z, labels)
+    runner_up = numerics.max_of_others_last(z, labels)
     lead = jnp.where(jnp.isneginf(runner_up), certain, target - runner_up)
 
     total_finite, class_count = numerics.sum_and_count_finite_last(z)
@@ -334,52 +334,13 @@ def _of_logits(logits: Array, labels: Array, where: Array | None) -> LogitStatis
         log_odds=log_odds,
         lead=lead,
         centred=target - mean,
-        variance=_squares(z, mean) / class_count,
+        variance=numerics.squared_deviations_last(z, mean) / class_count,
         target=target,
         class_count=class_count,
         temperature=jnp.ones((), z.dtype),
         num_classes=num_classes,
         provider="logit_statistics",
     )
-
-
-@jax.custom_jvp
-def _runner_up(z: Array, labels: Array) -> Array:
-    """The greatest z of the classes other than the label's; ties share the gradient equally."""
-    return jnp.max(_without(z, labels), axis=-1)
-
-
-@_runner_up.defjvp
-def _runner_up_jvp(primals, tangents):
-    (z, labels), (z_dot, _) = primals, tangents
-    greatest = _runner_up(z, labels)
-    # The same logits, which XLA may not take for the same: else it keeps what the reduction read,
-    # an array of the logits' size, to read it here again.
-    others = _without(jax.lax.optimization_barrier(z), labels)
-    return greatest, numerics.max_last_tangent(others, greatest, z_dot)
-
-
-@jax.custom_jvp
-def _squares(z: Array, mean: Array) -> Array:
-    """Sum of (z - mean)^2 over the finite z of [..., K]."""
-    return jnp.sum(jnp.square(_deviation(z, mean)), axis=-1)
-
-
-@_squares.defjvp
-def _squares_jvp(primals, tangents):
-    (z, mean), (z_dot, _) = primals, tangents
-    squares = _squares(z, mean)
-    z = jax.lax.optimization_barrier(z)  # as above
-    # The mean moves too, which the deviations do not feel: they sum to 0.
-    return squares, 2.0 * jnp.sum(_deviation(z, mean) * z_dot, axis=-1)
-
-
-def _without(z: Array, labels: Array) -> Array:
-    return jnp.where(numerics.one_hot_last(labels, z.shape), -jnp.inf, z)
-
-
-def _deviation(z: Array, mean: Array) -> Array:
-    return jnp.where(jnp.isneginf(z), jnp.zeros_like(z), z - mean[..., None])
 
 
 @jax.jit
