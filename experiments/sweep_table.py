@@ -35,6 +35,11 @@ def interval(values: Any) -> tuple[float, float]:
     return float(np.mean(values)), float(stats.t.ppf(0.975, values.size - 1) * spread)
 
 
+def comparable(mean: float) -> float:
+    """A mean without what rounding left in its last digits, so that equal ones compare equal."""
+    return float(f"{mean:.9g}")
+
+
 def write_table(
     workdir: Path,
     settings: Sequence[Setting],
@@ -68,7 +73,7 @@ def write_table(
 
     def rank(row: Mapping[str, Any]) -> tuple[bool, float]:
         mean = row["metrics"]["validation"].get(name, {}).get("mean", float("nan"))
-        return bool(row["not_finite"]), float("inf") if np.isnan(mean) else -sign * mean
+        return bool(row["not_finite"]), float("inf") if np.isnan(mean) else -sign * comparable(mean)
 
     rows.sort(key=rank)
     text = f"{common}\n\n" if common else ""

@@ -6,9 +6,10 @@
 
 The sweeps' members are grouped by problem (the values of the keys of --by) and method (the values
 of the keys of --method, joined by a space); whatever else varies is a setting, of which each method
-gets the one whose mean of --select on VALIDATION is best. Then the metric on the test split is
-compared seed by seed, by a paired t-test: a win or a loss has p < level, the rest are ties. A
-method that is there on one problem alone counts there.
+gets the one whose mean of --select on VALIDATION is best: of those with the most finished seeds,
+and of equal ones the first by its values, so that the smallest learning rate. Then the metric on
+the test split is compared seed by seed, by a paired t-test: a win or a loss has p < level, the rest
+are ties. A method that is there on one problem alone counts there.
 """
 
 import json
@@ -24,7 +25,7 @@ from scipy import stats
 from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.program import run_program
-from experiments.sweep_table import interval
+from experiments.sweep_table import comparable, interval
 
 _FLAGS = flags.FlagValues()
 _BY = flags.DEFINE_list("by", ["data.path"], "Keys of a problem.", flag_values=_FLAGS)
@@ -69,13 +70,15 @@ def chosen(
             settings[_name(member, by), _name(member, method), _rest(member, by, method)].append(
                 member
             )
-    best: dict[tuple[str, str], tuple[float, list[Member]]] = {}
-    for (problem, name, _), found in settings.items():
+    best: dict[tuple[str, str], tuple[tuple[int, float], list[Member]]] = {}
+    # In the order of their values: files are named by a hash, which must not decide what is equal.
+    for (problem, name, _), found in sorted(settings.items(), key=lambda item: item[0][2]):
         known = found[0]["final"]["validation"]
         for flag, wanted in (("select", select), ("metric", metric)):
             if wanted not in known:
                 raise BadInput(f"--{flag}: no metric {wanted!r}{nearest(wanted, known)}")
-        score = float(np.mean([m["final"]["validation"][select] for m in found]))
+        mean = float(np.mean([m["final"]["validation"][select] for m in found]))
+        score = len(found), comparable(mean)
         if (problem, name) not in best or score > best[problem, name][0]:
             best[problem, name] = score, found
     results: Results = defaultdict(dict)
@@ -140,8 +143,16 @@ def _name(member: Member, keys: Sequence[str]) -> str:
 
 
 def _rest(member: Member, by: Sequence[str], method: Sequence[str]) -> tuple:
+    """What is left of a member's settings, numbers before text and in their own order."""
     rest = {k: v for k, v in member["overrides"].items() if k not in (*by, *method)}
-    return tuple(sorted((key, str(value)) for key, value in rest.items()))
+    return tuple(sorted((key, *_ordered(str(value))) for key, value in rest.items()))
+
+
+def _ordered(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text
 
 
 def main(argv: Sequence[str]) -> None:
