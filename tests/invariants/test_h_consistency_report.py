@@ -3,6 +3,7 @@
 
 import functools
 import math
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +88,7 @@ def test_what_is_not_calibrated_or_cannot_be_decided_is_said_to_be():
     perceptron = report(lambda u: np.maximum(0.0, -u), alternatives=[])
     assert not perceptron and perceptron.verdict.startswith("NOT calibrated")
     unbounded = report(lambda u: 1.0 - u, alternatives=[])
-    assert unbounded.verdict.startswith("undecided")
+    assert not unbounded and unbounded.verdict.startswith("undecided")
     assert np.isnan(unbounded.massart).all() and np.isnan(unbounded.gammas["phi"]).all()
     assert "  phi                                -" in str(unbounded)
 
@@ -107,9 +108,68 @@ def test_several_classes_are_tried_and_can_be_refuted():
     wrong = report(crammer_singer, num_classes=3, alternatives=[])
     assert not wrong and wrong.verdict.startswith("NOT calibrated for several classes")
     page = str(found).splitlines()
-    assert len(page) <= 50 and max(map(len, page)) <= 100
+    assert len(page) <= 45 and max(map(len, page)) <= 100
+    assert wrong.several == 1.0
     two = report(cross_entropy, num_classes=2, alternatives=[])
     assert two.classes == () and two.verdict.startswith("calibrated;")
+
+
+def weighted_cross_entropy(weights, scores, labels):
+    weights, rows = np.asarray(weights), np.arange(labels.size)
+    return np.log(np.exp(scores - scores[rows, labels, None]).sum(1)) * weights[labels]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 5.0), (5.0, 1.0), (5.0, 1.0, 1.0), (5.0, 1.0, 5.0)])
+def test_labels_that_are_not_alike_are_each_tried_in_front(weights):
+    loss = functools.partial(weighted_cross_entropy, weights)
+    found = report(loss, num_classes=len(weights), alternatives=[])
+    assert not found and found.verdict.startswith("NOT calibrated")
+    assert found.calibration is None
+    same = functools.partial(weighted_cross_entropy, np.full(len(weights), 5.0))
+    assert report(same, num_classes=len(weights), alternatives=[])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_no_bound_is_made_of_a_loss_that_is_no_margin_loss_of_two_classes(count):
+    def squares(scores, labels):
+        return ((scores - np.eye(scores.shape[1])[labels]) ** 2).sum(1)
+
+    found = report(squares, num_classes=count, excess=0.02, alternatives=["hinge"])
+    assert found and found.verdict.endswith("no rate is known")
+    # t^2 of phi(u) = (1 - u)^2 would promise 0.1414; scores (1/2, 1/2) at p = (0.4, 0.6) lose 0.2.
+    surrogate = consistency.conditional_regret(squares, [0.5, 0.5], [0.4, 0.6])
+    np.testing.assert_allclose(surrogate, 0.02, rtol=1e-6)
+    assert np.isnan([*found.transform, *found.massart, *found.gammas["squares"]]).all()
+    assert np.isfinite(found.gammas["hinge"]).all() and np.isnan(found.several)
+
+
+def test_scores_without_a_least_risk_are_undecided():
+    def endless(scores, labels):
+        rows = np.arange(labels.size)
+        return np.logaddexp(0.0, -scores[rows, labels]) + scores.sum(1) - scores[rows, labels]
+
+    found = report(endless, num_classes=3, alternatives=[])
+    assert not found and found.verdict.startswith("undecided")
+    cubic = report(lambda u: -(u**3), alternatives=[])
+    assert not cubic and cubic.verdict.startswith("undecided")
+    assert "no lower bound" in str(cubic.growth) and np.isinf(cubic.transform).all()
+
+
+def test_what_is_tried_of_many_classes_is_above_the_tolerance(monkeypatch):
+    tried = []
+
+    def record(loss, p):
+        tried.append(p)
+        return consistency.MulticlassReport(True, p, 0.0, np.zeros(50), np.inf, np.zeros(50))
+
+    monkeypatch.setattr(sys.modules["xloss.consistency.report"], "multiclass_calibration", record)
+    page = str(report(cross_entropy, num_classes=50, alternatives=[])).splitlines()
+    assert len(page) <= 45 and max(map(len, page)) <= 100
+    for p in tried:
+        # A tie with the runner-up costs cross-entropy this much; the tolerance is 1e-6 log 50.
+        np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-12)
+        tied = np.append(np.full(2, p[:2].mean()), p[2:])
+        assert (p * np.log(p / tied)).sum() > 20e-6
 
 
 def test_bad_arguments_are_named():

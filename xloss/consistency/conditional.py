@@ -119,7 +119,9 @@ def _search(phi, eta, bound, wrong, up, down):
     # With fewer than three valleys the other picks lie anywhere.
     low = np.minimum(low, high)
     best = np.minimum(best, _golden_section(phi, eta[:, None], low, high).min(1))
-    return np.where(_unbounded(eta, bound, wrong, up, down), -np.inf, best)
+    # A cubic overflows on both sides before the far places: its risk there is inf - inf.
+    endless = _unbounded(eta, bound, wrong, up, down) | (np.isinf(bound) & (best < -1e200))
+    return np.where(endless, -np.inf, best)
 
 
 def _golden_section(phi, eta, low, high):
