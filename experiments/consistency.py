@@ -4,17 +4,21 @@
     python -m experiments.consistency --loss=logistic
     python -m experiments.consistency --loss=rho_margin --loss.rho=0.5 --hypotheses=linear:2,0.5
     python -m experiments.consistency --loss=comp_sum --loss.tau=0.5 --num_classes=10
-    python -m experiments.consistency --loss=mine.py:phi --plot=phi.png
+    python -m experiments.consistency --loss=mine.py:phi --plot=phi.png --json
     python -m experiments.consistency --loss=package.module:loss --num_classes=3
 
 --loss is a margin loss of xloss.surrogates, a loss of the catalogue (with --num_classes), or any
 function of yours, of a margin u or of scores [N, K] and labels [N]. --loss.NAME=VALUE sets a
-hyperparameter. What the page says is in the docstring of `xloss.consistency.report`.
+hyperparameter. What the page says is in the docstring of `xloss.consistency.report`; --json prints
+the same as JSON, where null is a number that does not exist and "inf" an infinite one.
 """
 
+import dataclasses
 import functools
 import importlib
 import inspect
+import json
+import math
 import re
 import runpy
 import sys
@@ -51,8 +55,9 @@ _EXCESS = flags.DEFINE_float(
     "excess", 0.01, "Surrogate excess of the bounds.", lower_bound=0.0, flag_values=_FLAGS
 )
 _PLOT = flags.DEFINE_string(
-    "plot", None, "PNG file for a picture of the loss and its bound.", flag_values=_FLAGS
+    "plot", None, "PNG file for a picture of the loss, its derivative and T.", flag_values=_FLAGS
 )
+_JSON = flags.DEFINE_boolean("json", False, "Print JSON, not the page.", flag_values=_FLAGS)
 
 _SETS: dict[str, tuple[type, int]] = {
     "all": (consistency.AllFunctions, 0),
@@ -86,6 +91,8 @@ def resolve(
             raise BadInput(f"--loss: {error}") from error
     if name == "logistic_base2" and num_classes is None and not hyperparameters:
         return consistency.logistic_base2, None
+    if name in surrogates.SURROGATES and name not in LOSSES:
+        raise BadInput(f"--num_classes: expected none with the margin loss {name}")
     if name not in LOSSES:
         known = [*surrogates.SURROGATES, "logistic_base2", *LOSSES]
         raise BadInput(
@@ -151,24 +158,55 @@ def _users(name: str) -> Callable[..., Any]:
 
 
 def draw(found: consistency.ConsistencyReport, loss: Any) -> bytes:
-    """A PNG: the loss over the margin, and the zero-one excess that its excess allows."""
+    """A PNG: a margin loss, its derivative, and what a zero-one regret costs at least."""
 
     def figure(canvas: FigureBase) -> None:
-        left, right = canvas.subplots(1, 2)
-        margins, excess = np.linspace(-3.0, 3.0, 241), np.linspace(0.0, 0.5, 101)
-        shown = {name: surrogates.SURROGATES[name] for name in _COMPANY} | {found.loss: loss}
-        for place, (name, phi) in enumerate(reversed(shown.items())):
-            style = {"color": COLOURS[place], "label": name, "lw": 2.4 if not place else 1.2}
-            left.plot(margins, margin_loss("draw", phi)(margins), **style)
-            right.plot(excess, consistency.h_gamma(phi, excess, bound=found.bound), **style)
-        left.set(xlabel="margin u", ylabel="loss", ylim=(-0.2, 4.2), title="the loss")
-        right.set(xlabel="surrogate excess", ylabel="zero-one excess at most", ylim=(0, 1.02),
-                  title=f"what it says, A = {found.bound:g}")  # fmt: skip
-        left.legend(frameon=False)
-        for axes in (left, right):
+        panels = canvas.subplots(1, 3)
+        margins, regrets = np.linspace(-3.0, 3.0, 601), np.linspace(0.0, 1.0, 101)
+        others = [name for name in _COMPANY if name != found.loss]
+        shown = {found.loss: loss} | {name: surrogates.SURROGATES[name] for name in others}
+        for place, (name, phi) in enumerate(shown.items()):
+            # The loss asked about is wide and behind: where curves agree all of them show.
+            style = {"color": COLOURS[place], "label": name, "lw": 1.2 if place else 4.0}
+            style["alpha"] = 1.0 if place else 0.6
+            phi = margin_loss("draw", phi)
+            step = max(phi.eps ** (1 / 3), 1e-6)
+            slope = (phi(margins + step) - phi(margins - step)) / (2.0 * step)
+            cost = consistency.h_transform(phi, regrets, bound=found.bound)
+            for axes, places, curve in zip(
+                panels, (margins, margins, regrets), (phi(margins), slope, cost), strict=True
+            ):
+                axes.plot(places, np.where(np.isfinite(curve), curve, np.nan), **style)
+        panels[0].set(xlabel="margin u", ylim=(-0.2, 4.2), title="the loss")
+        panels[1].set(xlabel="margin u", ylim=(-3.2, 0.7), title="its derivative")
+        panels[2].set(xlabel="zero-one regret t", ylim=(-0.02, 1.05),
+                      title=f"costs at least T(t), A = {found.bound:g}")  # fmt: skip
+        panels[0].legend(frameon=False, fontsize=8)
+        for axes in panels:
             axes.spines[["top", "right"]].set_visible(False)
 
-    return render(figure, size=(9.6, 3.8))
+    return render(figure, size=(12.0, 3.8))
+
+
+def as_json(found: consistency.ConsistencyReport) -> str:
+    """The report as JSON; NaN is null, infinity a string."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, consistency.HypothesisSet):
+            return str(value)
+        if dataclasses.is_dataclass(value):
+            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Mapping):
+            return {key: plain(inside) for key, inside in value.items()}
+        if isinstance(value, np.ndarray | np.generic):
+            return plain(value.tolist())
+        if isinstance(value, list | tuple):
+            return [plain(inside) for inside in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value
+
+    return json.dumps({"legitimate": bool(found)} | plain(found), indent=2)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -186,13 +224,15 @@ def main(argv: Sequence[str]) -> None:
     hypotheses = read_hypotheses(_HYPOTHESES.value)
     if _PLOT.value and classes is not None:
         raise BadInput("--plot: expected none with --num_classes: the picture is of a margin loss")
+    if _PLOT.value and not Path(_PLOT.value).absolute().parent.is_dir():
+        raise BadInput(f"--plot: no such directory: {Path(_PLOT.value).parent}")
     try:
         found = consistency.report(
             loss, hypotheses=hypotheses, excess=_EXCESS.value, num_classes=classes
         )
     except (TypeError, ValueError) as error:
         raise BadInput(f"--loss: {error}") from error
-    print(found)
+    print(as_json(found) if _JSON.value else found)
     if _PLOT.value:
         Path(_PLOT.value).write_bytes(draw(found, loss))
 

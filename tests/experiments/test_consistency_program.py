@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command lines that say what a loss is worth: consistency and excess."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,7 @@ def test_names_hyperparameters_and_functions_of_users_are_found(tmp_path):
         ("comp_sum", {"tou": 1.0}, None, "--loss.tou: .*did you mean 'tau'"),
         ("comp_sum", {"tou": 1.0}, 3, "--loss.tou: comp_sum has .*did you mean 'tau'"),
         ("crammer_singer", {}, None, "--num_classes: expected a number"),
+        ("hinge", {}, 3, "--num_classes: expected none with the margin loss hinge"),
         ("trades", {}, 3, "expected a loss of scores and labels"),
         ("ensloss", {}, 3, "expected a loss of scores and labels"),
         ("nowhere.py:phi", {}, None, "no such file"),
@@ -61,6 +64,16 @@ def test_the_program_prints_the_page_and_draws(tmp_path, run_python):
     found = report(surrogates.bind(surrogates.rho_margin, rho=0.5), hypotheses=Linear(2.0, 0.5))
     assert done.stdout == str(found) + "\n"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_has_what_the_page_has():
+    found = report(lambda u: 1.0 - u, hypotheses=Linear(2.0, 0.5), alternatives=["hinge"])
+    read = json.loads(program.as_json(found), parse_constant=pytest.fail)
+    assert read["legitimate"] is False and read["verdict"] == found.verdict
+    assert read["hypotheses"] == "Linear(weight=2.0, bias=0.5, norm=2.0)"
+    assert read["gammas"] == {"phi": [None, None], "hinge": [0.02, 0.01]}
+    assert read["values"] == [3.0, 2.0, 1.0, 0.0, -1.0] and read["growth"]["exponent"] == 1.0
+    assert json.loads(program.as_json(report("hinge")))["bound"] == "inf"
 
 
 def test_the_bound_holds_on_digits_and_the_gap_is_needed():
