@@ -84,7 +84,7 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 #: Linux allows a process 65,530 mappings of memory; XLA takes a few for every program that it
-#: compiles, and dies without a word when there are no more. A worker compiles thousands.
+#: compiles, and can die without a word when there are no more. A worker compiles thousands.
 MOST_MAPS, CHECKED_EVERY = 30_000, 25
 _MAPS = Path("/proc/self/maps")
 _finished = itertools.count(1)
