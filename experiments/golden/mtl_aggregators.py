@@ -10,9 +10,6 @@ import jax.numpy as jnp
 from experiments.golden.case import Case
 from xloss.optim import aggregators, weighting
 
-#: Golden functions whose xloss counterpart is not written yet.
-OPEN = frozenset({"graddrop_representation"})
-
 #: What LibMTL's iterative solvers return, right to about 1e-3 or, where they fail, not at all; the
 #: file holds the exact solution of the same problem beside it.
 IGNORED = {
@@ -112,6 +109,16 @@ def _fairgrad(case: Case):
     return _wanted(case, found)
 
 
+def _graddrop_representation(case: Case):
+    rep, grads, uniform = (
+        jnp.asarray(case.inputs[name]) for name in ("rep", "per_task_rep_grads", "uniform")
+    )
+    found = aggregators.graddrop_representation(
+        rep, grads, uniform=uniform, leak=case.params["leak"], eps=case.params["eps"]
+    )
+    return {"rep_grad": found}
+
+
 CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "linear_scalarization": _linear,
     "mgda": _mgda,
@@ -122,4 +129,5 @@ CALLS: dict[str, Callable[[Case], Mapping[str, Any]]] = {
     "nash_mtl": _nash_mtl,
     "aligned_mtl": _aligned_mtl,
     "fairgrad": _fairgrad,
+    "graddrop_representation": _graddrop_representation,
 }

@@ -42,7 +42,7 @@ from experiments.tasks.classification import check_labels
 from xloss import catalogue, optim
 
 METHODS = ("plain", "direct", "split")
-AGGREGATORS = tuple(optim.aggregators.__all__)
+AGGREGATORS = tuple(optim.aggregators.AGGREGATORS)
 SIDES = ("left", "right")
 
 _NAME = ((str, type(None)), "a name or None", lambda v: v != "")

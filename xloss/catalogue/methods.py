@@ -21,19 +21,12 @@ def _costs(
         yield from of_paper(title, arxiv, slug, evidence, (function,), cost)
 
 
-def _aggregators(*rows: tuple[str, str | None, Callable[..., Any]]) -> Iterator[Method]:
-    """Rows of (title, arXiv id, aggregator)."""
+def _of_tasks(
+    slug: str, cost: str, *rows: tuple[str, str | None, Callable[..., Any]]
+) -> Iterator[Method]:
+    """Rows of (title, arXiv id, function) for what merges tasks, checked against LibMTL."""
     for title, arxiv, function in rows:
-        yield Method(
-            name=function.__name__,
-            function=function,
-            family="optim.aggregators",
-            title=title,
-            arxiv=arxiv,
-            evidence=AUTHORS_CODE,
-            cost="T gradients",
-            slug="mtl_aggregators",
-        )
+        yield from of_paper(title, arxiv, slug, AUTHORS_CODE, (function,), cost)
 
 
 METHODS: dict[str, Method] = {
@@ -290,7 +283,9 @@ METHODS: dict[str, Method] = {
             (optim.sam_multitask_gradients, optim.sam_multitask),
             "2T gradients",
         ),
-        *_aggregators(
+        *_of_tasks(
+            "mtl_aggregators",
+            "T gradients",
             (
                 "In Defense of the Unitary Scalarization for Deep Multi-Task Learning",
                 "2201.04122",
@@ -325,15 +320,88 @@ METHODS: dict[str, Method] = {
                 optim.aggregators.graddrop,
             ),
         ),
-        Method(
-            name="imtl_l",
-            function=optim.weighting.imtl_l,
-            family="optim.weighting",
-            title="Towards Impartial Multi-task Learning",
-            arxiv=None,
-            evidence=AUTHORS_CODE,
-            cost="1 gradient",
-            slug="mtl_aggregators",
+        *of_paper(
+            "Jacobian Descent for Multi-Objective Optimization",
+            "2406.16232",
+            "mtl_aggregators",
+            DERIVED,
+            (optim.aggregators.upgrad,),
+            "T gradients",
+        ),
+        *_of_tasks(
+            "mtl_aggregators",
+            "1 gradient",
+            (
+                "Just Pick a Sign: Optimizing Deep Multitask Models with Gradient Sign Dropout",
+                "2010.06808",
+                optim.aggregators.graddrop_representation,
+            ),
+            ("Towards Impartial Multi-task Learning", None, optim.weighting.imtl_l),
+        ),
+        *_of_tasks(
+            "mtl_loss_weighting",
+            "T gradients",
+            (
+                "Dual-Balancing for Multi-Task Learning",
+                "2308.12029",
+                optim.aggregators.db_mtl,
+            ),
+            (
+                "Dual-Balancing for Multi-Task Learning",
+                "2308.12029",
+                optim.aggregators.db_mtl_init,
+            ),
+            (
+                "Dual-Balancing for Multi-Task Learning",
+                "2308.12029",
+                optim.aggregators.db_mtl_average,
+            ),
+            (
+                "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask "
+                "Networks",
+                "1711.02257",
+                optim.weighting.gradnorm,
+            ),
+        ),
+        *_of_tasks(
+            "mtl_loss_weighting",
+            "1 gradient",
+            (
+                "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and "
+                "Semantics",
+                "1705.07115",
+                optim.weighting.uncertainty,
+            ),
+            ("End-to-End Multi-Task Learning with Attention", "1803.10704", optim.weighting.dwa),
+            (
+                "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task "
+                "Learning",
+                "2111.10603",
+                optim.weighting.rlw,
+            ),
+            (
+                "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for "
+                "Multi-Task Learning",
+                "1904.08492",
+                optim.weighting.gls,
+            ),
+            (
+                "Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
+                "2402.19078",
+                optim.weighting.stch,
+            ),
+            (
+                "Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
+                "2402.19078",
+                optim.weighting.log_losses,
+            ),
+            (
+                "FAMO: Fast Adaptive Multitask Optimization",
+                "2306.03792",
+                optim.weighting.famo_init,
+            ),
+            ("FAMO: Fast Adaptive Multitask Optimization", "2306.03792", optim.weighting.famo),
+            ("FAMO: Fast Adaptive Multitask Optimization", "2306.03792", optim.weighting.famo_step),
         ),
         Method(
             name="pgd",

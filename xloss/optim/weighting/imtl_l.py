@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from xloss import checks, numerics
+from xloss.optim.weighting.losses import check_losses
 from xloss.typing import Array
 
 
@@ -48,20 +48,9 @@ def imtl_l(losses: ArrayLike, scales: ArrayLike) -> Array:
       "Towards Impartial Multi-task Learning", ICLR 2021. Numbers: LibMTL
       (median-research-group/LibMTL).
     """
-    name = "imtl_l"
-    losses, scales = (
-        checks.floating(name, argument, value)
-        for argument, value in (("losses", losses), ("scales", scales))
-    )
-    if losses.ndim != 1:
-        raise ValueError(f"{name}: expected losses of shape (T,), got {losses.shape}")
-    checks.same_shape(name, "scales", scales, losses.shape)
-    return _imtl_l(losses, scales)
+    return _imtl_l(*check_losses("imtl_l", losses, scales=scales))
 
 
 @jax.jit
 def _imtl_l(losses, scales):
-    losses, scales = numerics.promote(losses), numerics.promote(scales)
-    dtype = jnp.promote_types(losses.dtype, scales.dtype)
-    losses, scales = losses.astype(dtype), scales.astype(dtype)
     return jnp.sum(jnp.exp(scales) * losses - scales)
