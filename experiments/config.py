@@ -22,7 +22,7 @@ from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
 from experiments.errors import BadInput
-from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS
+from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS, check_sharpness
 from experiments.rundir import flatten
 from xloss import catalogue
 
@@ -77,6 +77,8 @@ _RULES: dict[str, Rule] = {
 _OPTIONAL: dict[str, Rule] = {
     "optimizer.sharpness": one_of(*SHARPNESS),
     "optimizer.rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.alpha": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.every": Rule(int, "an integer >= 1", lambda v: v >= 1),
 }
 
 
@@ -185,8 +187,7 @@ def validate(config: ConfigDict) -> None:
     _check_values(values, {"task.name": one_of(*TASKS), **_RULES})
     given = {key: rule for key, rule in _OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
-    if "optimizer.rho" in given and "optimizer.sharpness" not in given:
-        raise BadInput("--config.optimizer.rho: expected optimizer.sharpness beside it, got none")
+    check_sharpness(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "

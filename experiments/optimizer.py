@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer that a config names: an optax chain, and its learning-rate schedule."""
 
+import inspect
+
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -10,7 +12,34 @@ from xloss import optim
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
-SHARPNESS = {"sam": optim.sam, "asam": optim.asam}
+SHARPNESS = {
+    "sam": optim.sam,
+    "asam": optim.asam,
+    "fisher_sam": optim.fisher_sam,
+    "gsam": optim.gsam,
+    "look_sam": optim.look_sam,
+}
+#: Keys of config.optimizer that they take, where they have them; None: their own default.
+SHARPNESS_KEYS = ("rho", "alpha", "every")
+
+
+def check_sharpness(options: ConfigDict) -> None:
+    """Raises BadInput where config.optimizer gives the sharpness-aware step what it does not take.
+
+    Args:
+      options: config.optimizer, its values checked one by one.
+    """
+    sharpness = options.get("sharpness")
+    taken = inspect.signature(SHARPNESS[sharpness]).parameters if sharpness else ()
+    for key in SHARPNESS_KEYS:
+        if options.get(key) is not None and key not in taken:
+            fitting = [
+                name for name, f in SHARPNESS.items() if key in inspect.signature(f).parameters
+            ]
+            raise BadInput(
+                f"--config.optimizer.{key}: expected optimizer.sharpness among "
+                f"{', '.join(fitting)} beside it, got {sharpness or 'none'}"
+            )
 
 
 def make_optimizer(
@@ -47,8 +76,8 @@ def make_optimizer(
                 f"--config.optimizer.sharpness: expected none for this task, whose own transform "
                 f"stands first, got {sharpness!r}"
             )
-        radius = {} if options.get("rho") is None else {"rho": options.rho}
-        before = [SHARPNESS[sharpness](**radius)]
+        given = {k: options[k] for k in SHARPNESS_KEYS if options.get(k) is not None}
+        before = [SHARPNESS[sharpness](**given)]
     if np.isfinite(options.clip_norm):
         before.append(optax.clip_by_global_norm(options.clip_norm))
     if before:

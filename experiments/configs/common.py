@@ -47,9 +47,12 @@ def base_config() -> ConfigDict:
                     "momentum": 0.9,  # sgd
                     "weight_decay": 0.0,  # adamw
                     "clip_norm": math.inf,  # of the global gradient norm
-                    # sam or asam, and its radius; None: neither, its own default.
+                    # sam, asam, fisher_sam, gsam, look_sam; None: none of them. Below it their
+                    # radius, strength (gsam, look_sam) and period (look_sam), None: their own.
                     "sharpness": config_dict.placeholder(str),
                     "rho": config_dict.placeholder(float),
+                    "alpha": config_dict.placeholder(float),
+                    "every": config_dict.placeholder(int),
                 }
             ),
             "log_every": 20,

@@ -51,12 +51,14 @@ it 80.67): a lower rate does as much against overfitting.
 from ml_collections import ConfigDict, config_dict
 
 from experiments.configs import common
+from xloss.optim import aggregators
 
 #: Whether the claims above held in these runs, by name in the catalogue (VERIFIED.md).
 VERDICT = {"sam_multitask": "in part"}
 
-_RATES = (0.001, 0.002, 0.003)
-_RADII = (0.05, 0.1, 0.2)
+_RATES = (0.0005, 0.001, 0.002)
+_SHARP_RATES = (0.001, 0.002)
+_RADII = (0.05, 0.1)
 
 
 def _setting(method: str, aggregator: str, rate: float, **others: object) -> dict[str, object]:
@@ -68,26 +70,36 @@ def _setting(method: str, aggregator: str, rate: float, **others: object) -> dic
     }
 
 
-#: What the table compares, for `experiments.sweep --overrides`.
+#: What the tables compare, for `experiments.sweep --overrides`.
 OVERRIDES = [
     *(
+        _setting("plain", "linear", rate, **{"task.tasks": side})
+        for side in ("left", "right")
+        for rate in _RATES
+    ),
+    *(
         _setting("plain", aggregator, rate)
-        for aggregator in ("linear", "pcgrad", "mgda", "cagrad")
-        for rate in (0.0005, 0.001, 0.002)
+        for aggregator in sorted(aggregators.AGGREGATORS)
+        for rate in _RATES
+    ),
+    *(
+        _setting("plain", "linear", rate, **{"task.weighting": weighting})
+        for weighting in ("gls", "log_losses", "rlw", "uncertainty", "imtl_l")
+        for rate in _RATES
     ),
     *(
         _setting("plain", "linear", rate, **{"optimizer.sharpness": "sam", "optimizer.rho": rho})
-        for rate in _RATES
-        for rho in (0.1, 0.2, 0.4, 0.8)
+        for rate in _SHARP_RATES
+        for rho in (0.1, 0.2, 0.4)
     ),
     *(
         _setting(method, aggregator, rate, **{"task.rho": rho})
-        for method, aggregators in (
+        for method, names in (
+            ("split", sorted(aggregators.AGGREGATORS)),
             ("direct", ("pcgrad", "mgda", "cagrad")),
-            ("split", ("linear", "pcgrad", "mgda", "cagrad")),
         )
-        for aggregator in aggregators
-        for rate in _RATES
+        for aggregator in names
+        for rate in _SHARP_RATES
         for rho in _RADII
     ),
 ]
@@ -107,6 +119,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "draw_seed": 0,
             "method": "split",
             "aggregator": "pcgrad",
+            "weighting": "sum",
+            "tasks": "both",
             "rho": 0.1,
             "adaptive": False,
         }

@@ -4,7 +4,7 @@
 Two datasets of pictures are set side by side (`experiments.data.pairs`); the model's trunk sees
 both, and its output layer has 2 K scores, K for each task: the two heads are the two halves of its
 columns, so that the other task's gradient there is exactly 0. The objective is the sum of the two
-mean losses, the loss being config.loss.
+mean losses, the loss being config.loss, or what `weighting` makes of them.
 
 Keys of `config.task`:
 
@@ -16,10 +16,17 @@ Keys of `config.task`:
   or "split" (`optim.sam_multitask`: loss and flatness parts aggregated separately). SAM on the sum
   of the losses is plain, linear, with ``optimizer.sharpness``;
 * ``aggregator``: a name of `xloss.optim.aggregators`, "linear" being the sum;
+* ``weighting``: one gradient, of `xloss.optim.weighting`: "sum", "gls", "log_losses", "rlw",
+  "uncertainty", "imtl_l" (the last two train a number a task along); plain and linear only;
+* ``tasks``: "both", or "left" or "right" to train that one alone, to compare with; plain, linear;
 * ``rho``, ``adaptive``: radius of the perturbation, of the trunk and of the heads alike, and
   whether it scales with the parameters; not for plain.
+
+Evaluations on validation also say conflict_rate, the part of 16 TRAINING batches where the tasks'
+gradients of the trunk have a negative inner product, and gradient_cosine, their mean cosine.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,8 +49,21 @@ from experiments.tasks.classification import check_labels
 from xloss import catalogue, optim
 
 METHODS = ("plain", "direct", "split")
-AGGREGATORS = tuple(optim.aggregators.AGGREGATORS)
+AGGREGATORS = tuple(sorted(optim.aggregators.AGGREGATORS))
 SIDES = ("left", "right")
+#: (losses [2], numbers that are trained along [2], key) -> objective, by name.
+WEIGHTINGS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    "sum": lambda losses, scales, key: jnp.sum(losses),
+    "gls": lambda losses, scales, key: optim.weighting.gls(losses),
+    "log_losses": lambda losses, scales, key: optim.weighting.log_losses(losses),
+    "rlw": lambda losses, scales, key: optim.weighting.rlw(losses, key=key),
+    "uncertainty": lambda losses, scales, key: optim.weighting.uncertainty(losses, scales),
+    "imtl_l": lambda losses, scales, key: optim.weighting.imtl_l(losses, scales),
+}
+#: What those numbers start from, where there are any.
+SCALES = {"uncertainty": -0.5, "imtl_l": 0.0}
+#: Training batches in which conflicts are counted.
+WATCHED = 16
 
 _NAME = ((str, type(None)), "a name or None", lambda v: v != "")
 RULES = {
@@ -55,6 +75,8 @@ RULES = {
     "draw_seed": Rule(int, "an integer >= 0", lambda v: v >= 0),
     "method": one_of(*METHODS),
     "aggregator": one_of(*AGGREGATORS),
+    "weighting": one_of(*WEIGHTINGS),
+    "tasks": one_of("both", *SIDES),
     "rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
     "adaptive": Rule(bool, "True or False", lambda v: True),
 }
@@ -78,13 +100,20 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     model = models.build(config.model, input_shape=dataset.input_shape, num_scores=2 * classes)
 
     first = _first(task)
+    weigh, alone = WEIGHTINGS[task.weighting], task.tasks != "both"
     optimizer, schedule = make_optimizer(config, first)
 
+    def init(key: jax.Array) -> Any:
+        start = SCALES.get(task.weighting)
+        scales = {} if start is None else {"scales": jnp.full([2], start)}
+        return {**model.init(key), **scales}
+
     def scores_of(params: Any, inputs: jax.Array, key: jax.Array | None) -> jax.Array:
-        return model.apply(params, inputs, key).reshape(-1, 2, classes)
+        network = {name: part for name, part in params.items() if name != "scales"}
+        return model.apply(network, inputs, key).reshape(-1, 2, classes)
 
     def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
-        loss_key, dropout_key = jax.random.split(key)
+        loss_key, dropout_key, weight_key = jax.random.split(key, 3)
 
         def task_losses(where: Any) -> tuple[jax.Array, jax.Array]:
             scores = scores_of(where, batch["inputs"], dropout_key)
@@ -102,12 +131,48 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         for side, name in enumerate(SIDES):
             metrics[f"loss_{name}"] = losses[side]
             metrics[f"accuracy_{name}"] = accuracy[side]
+
+        def objective(where: Any) -> jax.Array:
+            found = task_losses(where)[0]
+            if alone:
+                return found[SIDES.index(task.tasks)]
+            return weigh(found, where.get("scales"), weight_key)
+
         extra = {
             "task_losses_fn": lambda where: task_losses(where)[0],
-            "grad_fn": jax.grad(lambda where: jnp.sum(task_losses(where)[0])),
+            "grad_fn": jax.grad(objective),
         }
         gradient = extra["grad_fn"](params) if first is None else None
-        return Proposal(jnp.sum(losses), gradient, metrics, extra)
+        return Proposal(objective(params), gradient, metrics, extra)
+
+    size = min(config.data.batch_size, len(dataset.train))
+    count = min(WATCHED, len(dataset.train) // size)
+    watched = dataset.train.gather(np.arange(count * size))
+    inputs = watched["inputs"].reshape(count, size, *dataset.input_shape)
+    labels = watched["label"].reshape(count, size, 2)
+
+    @jax.jit
+    def conflicts(params: Any) -> dict[str, jax.Array]:
+        """How often the tasks pull the trunk apart, over the watched batches."""
+
+        def cosine(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+            def losses_at(where: Any) -> jax.Array:
+                scores = scores_of({**params, **where}, batch[0], None)
+                found = [
+                    losses_of(entry, arguments, scores[:, side], batch[1][:, side], key=None)[0]
+                    for side in range(2)
+                ]
+                return jnp.stack([xloss.reduce(losses) for losses in found])
+
+            trunk = {name: part for name, part in params.items() if name.startswith("hidden")}
+            left, right = (
+                jax.grad(lambda where, side=side: losses_at(where)[side])(trunk)
+                for side in range(2)
+            )
+            return optax.tree.vdot(left, right) / (optax.tree.norm(left) * optax.tree.norm(right))
+
+        cosines = jax.lax.map(cosine, (jnp.asarray(inputs), jnp.asarray(labels)))
+        return {"conflict_rate": jnp.mean(cosines < 0), "gradient_cosine": jnp.mean(cosines)}
 
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     predict = jax.jit(
@@ -135,13 +200,15 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         }
         for name in ("accuracy", "cross_entropy", "expected_calibration_error"):
             metrics |= {f"{name}_{side}": each[place][name] for place, side in enumerate(SIDES)}
+        if split == "validation":
+            metrics |= {name: float(value) for name, value in conflicts(params).items()}
         return metrics, None
 
     return Job(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
+        init=make_init(init, optimizer, mesh),
         step=make_step(propose, optimizer, schedule, mesh),
         evaluate=evaluate,
         name=_name(config),
@@ -153,6 +220,12 @@ def _first(task: ConfigDict) -> optax.GradientTransformation | None:
     """The transform that turns task losses into a gradient; None for the gradient of their sum."""
     if (task.method, task.aggregator) == ("plain", "linear"):
         return None
+    for key, usual in (("weighting", "sum"), ("tasks", "both")):
+        if task[key] != usual:
+            raise BadInput(
+                f"--config.task.{key}: expected {usual} unless task.method is plain and "
+                f"task.aggregator is linear, got {task[key]}"
+            )
     # Without a perturbation the SAM gradients are the tasks' own: aggregating them is plain.
     rho = 0.0 if task.method == "plain" else task.rho
     return optim.sam_multitask(
@@ -169,6 +242,10 @@ def _first(task: ConfigDict) -> optax.GradientTransformation | None:
 def _name(config: ConfigDict) -> str:
     task, optimizer = config.task, config.optimizer
     parts = [f"{task.method} {task.aggregator}"]
+    if task.weighting != "sum":
+        parts.append(f"weighting {task.weighting}")
+    if task.tasks != "both":
+        parts.append(f"{task.tasks} alone")
     if task.method != "plain":
         parts.append(f"rho {task.rho:g}")
     if optimizer.get("sharpness"):
