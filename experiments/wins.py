@@ -6,10 +6,10 @@
 
 The sweeps' members are grouped by problem (the values of the keys of --by) and method (the values
 of the keys of --method, joined by a space); whatever else varies is a setting, of which each method
-gets the one whose mean of --select on VALIDATION is best: of those with the most finished seeds,
-and of equal ones the first by its values, so that the smallest learning rate. Then the metric on
-the test split is compared seed by seed, by a paired t-test: a win or a loss has p < level, the rest
-are ties. A method that is there on one problem alone counts there.
+gets the one whose mean of --select on VALIDATION is best (--select=-loss: least): of those with
+the most finished seeds, and of equal ones the first by its values, so that the smallest learning
+rate. Then the metric on the test split is compared seed by seed, by a paired t-test: a win or a
+loss has p < level, the rest are ties. A method that is there on one problem alone counts there.
 """
 
 import json
@@ -56,10 +56,10 @@ def read_members(sweeps: Sequence[Path]) -> list[Member]:
     return members
 
 
-def chosen(
-    members: Sequence[Member], by: Sequence[str], method: Sequence[str], select: str, metric: str
-) -> Results:
-    """Each method's test metric on each problem, at the setting that is best on validation.
+def best_settings(
+    members: Sequence[Member], by: Sequence[str], method: Sequence[str], select: str
+) -> dict[tuple[str, str], list[Member]]:
+    """The members of each (problem, method) at the setting that is best on validation.
 
     Raises:
       BadInput: a metric that no member has.
@@ -70,19 +70,35 @@ def chosen(
             settings[_name(member, by), _name(member, method), _rest(member, by, method)].append(
                 member
             )
+    sign, select = (-1, select[1:]) if select.startswith("-") else (1, select)
     best: dict[tuple[str, str], tuple[tuple[int, float], list[Member]]] = {}
     # In the order of their values: files are named by a hash, which must not decide what is equal.
     for (problem, name, _), found in sorted(settings.items(), key=lambda item: item[0][2]):
-        known = found[0]["final"]["validation"]
-        for flag, wanted in (("select", select), ("metric", metric)):
-            if wanted not in known:
-                raise BadInput(f"--{flag}: no metric {wanted!r}{nearest(wanted, known)}")
+        check_metric("select", select, found[0]["final"]["validation"])
         mean = float(np.mean([m["final"]["validation"][select] for m in found]))
-        score = len(found), comparable(mean)
+        score = len(found), comparable(sign * mean)
         if (problem, name) not in best or score > best[problem, name][0]:
             best[problem, name] = score, found
+    return {key: found for key, (_, found) in best.items()}
+
+
+def check_metric(flag: str, metric: str, known: Mapping[str, Any]) -> None:
+    """Raises BadInput unless a member's metrics have that one."""
+    if metric not in known:
+        raise BadInput(f"--{flag}: no metric {metric!r}{nearest(metric, known)}")
+
+
+def chosen(
+    members: Sequence[Member], by: Sequence[str], method: Sequence[str], select: str, metric: str
+) -> Results:
+    """Each method's test metric on each problem, at the setting that is best on validation.
+
+    Raises:
+      BadInput: a metric that no member has.
+    """
     results: Results = defaultdict(dict)
-    for (problem, name), (_, found) in best.items():
+    for (problem, name), found in best_settings(members, by, method, select).items():
+        check_metric("metric", metric, found[0]["final"]["test"])
         results[problem][name] = {m["seed"]: m["final"]["test"][metric] for m in found}
     return dict(results)
 

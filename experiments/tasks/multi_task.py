@@ -155,24 +155,24 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     def conflicts(params: Any) -> dict[str, jax.Array]:
         """How often the tasks pull the trunk apart, over the watched batches."""
 
-        def cosine(batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        def found(batch: tuple[jax.Array, jax.Array]) -> optim.aggregators.Conflict:
             def losses_at(where: Any) -> jax.Array:
                 scores = scores_of({**params, **where}, batch[0], None)
-                found = [
-                    losses_of(entry, arguments, scores[:, side], batch[1][:, side], key=None)[0]
+                key, labels = jax.random.key(0), batch[1]
+                each = [
+                    losses_of(entry, arguments, scores[:, side], labels[:, side], key=key)[0]
                     for side in range(2)
                 ]
-                return jnp.stack([xloss.reduce(losses) for losses in found])
+                return jnp.stack([xloss.reduce(losses) for losses in each])
 
             trunk = {name: part for name, part in params.items() if name.startswith("hidden")}
-            left, right = (
-                jax.grad(lambda where, side=side: losses_at(where)[side])(trunk)
-                for side in range(2)
-            )
-            return optax.tree.vdot(left, right) / (optax.tree.norm(left) * optax.tree.norm(right))
+            return optim.aggregators.conflict(jax.jacrev(losses_at)(trunk))
 
-        cosines = jax.lax.map(cosine, (jnp.asarray(inputs), jnp.asarray(labels)))
-        return {"conflict_rate": jnp.mean(cosines < 0), "gradient_cosine": jnp.mean(cosines)}
+        every = jax.lax.map(found, (jnp.asarray(inputs), jnp.asarray(labels)))
+        return {
+            "conflict_rate": jnp.mean(every.rate),
+            "gradient_cosine": jnp.mean(every.cosines[:, 0, 1]),
+        }
 
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     predict = jax.jit(

@@ -13,6 +13,7 @@ from experiments.config import load_file, locate
 from experiments.errors import BadInput
 from experiments.job import build
 from experiments.metrics import read_metrics
+from experiments.tasks import multi_task
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,9 @@ def test_a_run_stops_resumes_and_reports_both_accuracies(tmp_path: Path):
         ({"optimizer.sharpness": "sam"}, "--config.optimizer.sharpness: expected none for this"),
         ({"optimizer.sharpness": "asma"}, r"--config.optimizer.sharpness: .* 'asam'\?"),
         ({"optimizer.rho": 0.1}, "--config.optimizer.rho: expected optimizer.sharpness"),
+        ({"task.weighting": "gls"}, "--config.task.weighting: expected sum unless task.method is"),
+        ({"task.tasks": "left"}, "--config.task.tasks: expected both unless task.method is plain"),
+        ({"optimizer.every": 2}, "--config.optimizer.every: expected optimizer.sharpness among l"),
         ({"task.second": "wine"}, "config.task.second: expected pictures"),
         ({"data.name": "breast_cancer"}, "config.task.second: expected pictures"),
     ],
@@ -87,3 +91,38 @@ def test_what_cannot_be_trained_is_said_in_one_line(changes, said):
     with pytest.raises(BadInput, match=said) as refused:
         build(config_of(**changes))
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("weighting", sorted(multi_task.WEIGHTINGS))
+def test_a_weighting_trains_what_belongs_to_it(weighting):
+    changes = {"task.method": "plain", "task.aggregator": "linear", "task.weighting": weighting}
+    params, metrics = after_three_steps(config_of(**changes))
+    scales = params.get("scales")
+    assert (scales is not None) == (weighting in multi_task.SCALES)
+    assert scales is None or np.all(scales != multi_task.SCALES[weighting])
+    assert np.isfinite(metrics["loss"]) and metrics["gradient_norm"] > 0
+
+
+def test_a_task_alone_leaves_the_other_head_as_it_was():
+    changes = {"task.method": "plain", "task.aggregator": "linear", "task.tasks": "left"}
+    config = config_of(**changes)
+    start = jax.tree.map(np.asarray, build(config).init(jax.random.key(0))["params"])
+    params, metrics = after_three_steps(config)
+    moved = np.any(params["head"]["kernel"] != start["head"]["kernel"], axis=0)
+    assert moved[:10].all() and not moved[10:].any()
+    assert metrics["loss"] == pytest.approx(metrics["loss_left"], rel=1e-5)
+
+
+def test_validation_says_how_often_the_tasks_disagree():
+    config = config_of(**{"task.noise": 0.0})
+    config.task.second = config.data.name
+    job = build(config)
+    state = job.init(jax.random.key(0))
+    with jax.set_mesh(job.mesh):
+        validation, _ = job.evaluate(state["params"], "validation")
+        test, _ = job.evaluate(state["params"], "test")
+    assert 0.0 <= validation["conflict_rate"] <= 1.0
+    assert -1.0 <= validation["gradient_cosine"] <= 1.0
+    assert "conflict_rate" not in test
+    mixed = validation["conflict_rate"] * multi_task.WATCHED
+    assert mixed == pytest.approx(round(mixed))

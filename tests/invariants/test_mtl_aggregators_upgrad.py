@@ -75,3 +75,20 @@ def test_graddrop_representation_masks_whole_features():
         aggregators.graddrop_representation(rep, grads)
     with pytest.raises(ValueError, match="expected grads"):
         aggregators.graddrop_representation(rep[:, :5], grads, key=KEY)
+
+
+# ---- The diagnostic ----------------------------------------------------------------------------
+
+
+def test_conflict_says_angles_lengths_and_how_many_pairs():
+    g = jnp.array([[3.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    found = aggregators.conflict({"a": g[:, :1], "b": g[:, 1:]})
+    np.testing.assert_allclose(jnp.diagonal(found.cosines), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(found.cosines[0], [1.0, 0.0, -(0.5**0.5)], rtol=1e-6)
+    np.testing.assert_allclose(found.similarities[0, 1], 0.6, rtol=1e-6)
+    np.testing.assert_allclose(found.rate, 2 / 3, rtol=1e-6)
+    nothing = aggregators.conflict(jnp.zeros([2, 3]))
+    assert all(np.all(np.asarray(x) == 0) for x in nothing)
+    assert float(aggregators.conflict(g[:1]).rate) == 0.0
+    scaled = aggregators.conflict(1e-30 * g)
+    np.testing.assert_allclose(scaled.cosines, found.cosines, rtol=1e-5)

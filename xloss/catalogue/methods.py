@@ -321,6 +321,14 @@ METHODS: dict[str, Method] = {
             ),
         ),
         *of_paper(
+            "Gradient Surgery for Multi-Task Learning",
+            "2001.06782",
+            "mtl_aggregators",
+            DERIVED,
+            (optim.aggregators.conflict,),
+            "T gradients",
+        ),
+        *of_paper(
             "Jacobian Descent for Multi-Objective Optimization",
             "2406.16232",
             "mtl_aggregators",

@@ -7,6 +7,7 @@ stands in for the gradient of the shared parameters, and ``weights`` [T] the coe
 direction = sum over t of weights_t g_t. All of them take ``key``, so that one may stand for
 another; ``functools.partial(cagrad, c=0.2)`` sets a hyperparameter. What has another form stands
 beside them: ``graddrop_representation``, and ``db_mtl_average``, which remembers gradients.
+``conflict`` says whether there is one.
 
 Try ``linear`` first: independent studies find tuned fixed weights hard to beat. Mind the scale:
 ``linear``, ``pcgrad``, ``graddrop`` and ``db_mtl`` sum over the tasks, ``mgda``, ``cagrad``,
@@ -16,6 +17,7 @@ Try ``linear`` first: independent studies find tuned fixed weights hard to beat.
 
 from xloss.optim.aggregators.aligned_mtl import aligned_mtl
 from xloss.optim.aggregators.cagrad import cagrad
+from xloss.optim.aggregators.conflict import Conflict, conflict
 from xloss.optim.aggregators.db_mtl import DbMtlState, db_mtl, db_mtl_average, db_mtl_init
 from xloss.optim.aggregators.graddrop import graddrop, graddrop_representation
 from xloss.optim.aggregators.imtl import imtl_g
@@ -45,9 +47,11 @@ AGGREGATORS = {
 
 __all__ = [
     "AGGREGATORS",
+    "Conflict",
     "DbMtlState",
     "aligned_mtl",
     "cagrad",
+    "conflict",
     "db_mtl",
     "db_mtl_average",
     "db_mtl_init",
