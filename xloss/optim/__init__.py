@@ -11,6 +11,7 @@ from xloss.optim.fisher_sam import fisher_sam
 from xloss.optim.gsam import gradient_norm_penalty, gsam
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
 from xloss.optim.look_sam import LookSamState, look_sam
+from xloss.optim.river_valley import river_valley_loss
 from xloss.optim.sam import SamState, asam, sam
 from xloss.optim.sam_multitask import (
     SamMultitaskAux,
@@ -18,6 +19,7 @@ from xloss.optim.sam_multitask import (
     sam_multitask,
     sam_multitask_gradients,
 )
+from xloss.optim.schedules import checkpoint_steps, wsd, wsd_s
 from xloss.optim.sharpness import sharpness
 
 __all__ = [
@@ -29,15 +31,19 @@ __all__ = [
     "aggregators",
     "asam",
     "awp_perturb",
+    "checkpoint_steps",
     "fisher_sam",
     "gradient_norm_penalty",
     "gsam",
     "ignite",
     "look_sam",
+    "river_valley_loss",
     "sam",
     "sam_multitask",
     "sam_multitask_gradients",
     "sharpness",
     "surrogate_sharpness",
     "weighting",
+    "wsd",
+    "wsd_s",
 ]
