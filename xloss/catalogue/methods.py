@@ -6,6 +6,7 @@ from typing import Any
 
 from xloss import adversarial, classification, consistency, heads, optim
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method, of_paper
+from xloss.catalogue.runs import RUNS
 from xloss.catalogue.theory import THEORY
 
 
@@ -465,6 +466,7 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="comp_sum",
         ),
+        *RUNS,
         *THEORY,
     )
 }
