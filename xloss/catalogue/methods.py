@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xloss import adversarial, classification, consistency, heads, optim
+from xloss.catalogue.measures import MEASURES
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method, of_paper
 from xloss.catalogue.theory import THEORY
 
@@ -389,6 +390,7 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="comp_sum",
         ),
+        *MEASURES,
         *THEORY,
     )
 }
