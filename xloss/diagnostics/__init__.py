@@ -7,7 +7,7 @@ measures that are said to go with the generalization gap (margins, norms, PAC-Ba
 they do (rank correlations), with a warning about what they cannot do in ``generalization``.
 """
 
-from xloss.diagnostics.correlation_report import CorrelationReport, correlation_report
+from xloss.diagnostics.correlations import CorrelationReport, correlation_report
 from xloss.diagnostics.crystals import (
     circle_metric,
     equivalence_metric,
@@ -21,7 +21,7 @@ from xloss.diagnostics.layer_norms import (
     path_norm,
     spectral_norm,
 )
-from xloss.diagnostics.margins import margin_percentile, margins
+from xloss.diagnostics.margin import margin_percentile, margins
 from xloss.diagnostics.pac_bayes import pac_bayes_measures, pac_bayes_sigma
 from xloss.diagnostics.rank_correlation import (
     granulated_kendall,

@@ -114,48 +114,11 @@ def norm_measures(
     if path_norm is not None:
         path_norm = checks.number(name, "path_norm", path_norm, low=0.0)
     sizes = _input_sizes(name, input_sizes, kernels)
-    matrices = [layer_norms.as_matrix(name, "weights", w) for w in kernels]
-    dtype = functools.reduce(jnp.promote_types, [w.dtype for w in (*matrices, *starts)])
-    margin = jnp.asarray(margin, dtype)
-    size = jnp.abs(margin)
-
-    shifts = [
-        numerics.promote(w).astype(dtype) - numerics.promote(v).astype(dtype)
-        for w, v in zip(kernels, starts, strict=True)
-    ]
-    fro = jnp.stack([frobenius(w).astype(dtype) for w in matrices])
-    fro_shift = jnp.stack([frobenius(x) for x in shifts])
-
-    # Values to be logs, and square roots of the others.
-    logs: dict[str, Array] = {}
-    roots = {
-        "inverse_margin": 1 / size,
-        "params": jnp.sqrt(jnp.asarray(float(sum(w.size for w in matrices)), dtype)),
-        "l2": jnp.sqrt(frobenius(fro)),
-        "l2_dist": jnp.sqrt(frobenius(fro_shift)),
-        "param_norm": frobenius(fro),
-        "fro_dist": frobenius(fro_shift),
-    }
-    logs |= _products("fro", fro, size, "")
-    for suffix, at in (("", None), ("_fft", sizes)):
-        if suffix and at is None:
-            continue
-        spec = _spectral_norms(kernels, at).astype(dtype)
-        spec_shift = _spectral_norms(shifts, at).astype(dtype)
-        products = _products("spec", spec, size, suffix)
-        ratio = jnp.where(fro == 0, fro, fro / spec)
-        roots |= {
-            f"fro_over_spec{suffix}": frobenius(ratio),
-            f"dist_spec_init{suffix}": frobenius(spec_shift),
-        }
-        logs |= products | {
-            f"log_spec_orig_main{suffix}": _main(spec, fro) - 2 * jnp.log(size),
-            f"log_spec_init_main{suffix}": _main(spec, fro_shift) - 2 * jnp.log(size),
-        }
-    if path_norm is not None:
-        root = jnp.sqrt(jnp.asarray(path_norm, dtype))
-        roots |= {"path_norm": root, "path_norm_over_margin": root / size}
-    return adjusted(logs, roots, num_samples, adjust) | {"margin_sign": jnp.sign(margin)}
+    for w in kernels:
+        layer_norms.as_matrix(name, "weights", w)
+    return _norms(
+        kernels, starts, margin, path_norm, float(num_samples), sizes=sizes, adjust=bool(adjust)
+    )
 
 
 def pairs(function: str, weights: PyTree, init_weights: PyTree) -> tuple[list[Array], list[Array]]:
@@ -188,18 +151,17 @@ def samples(function: str, num_samples: int) -> None:
 
 
 def adjusted(
-    logs: dict[str, Array], roots: dict[str, Array], num_samples: int, adjust: bool
+    logs: dict[str, Array], roots: dict[str, Array], num_samples: ArrayLike, adjust: bool
 ) -> dict[str, Array]:
     """(value - log m) / 2 from logs and sqrt(value / m) from roots of values, or the values."""
     if not adjust:
         return logs | {name: jnp.square(root) for name, root in roots.items()}
 
-    def like(value: float, x: Array) -> Array:
-        return jnp.asarray(value, x.dtype)
+    def m(x: Array) -> Array:
+        return jnp.asarray(num_samples, x.dtype)
 
-    m = float(num_samples)
-    return {name: 0.5 * (x - jnp.log(like(m, x))) for name, x in logs.items()} | {
-        name: root / jnp.sqrt(like(m, root)) for name, root in roots.items()
+    return {name: 0.5 * (x - jnp.log(m(x))) for name, x in logs.items()} | {
+        name: root / jnp.sqrt(m(root)) for name, root in roots.items()
     }
 
 
@@ -248,13 +210,59 @@ def _input_sizes(
     function: str,
     input_sizes: Sequence[tuple[int, int] | None] | None,
     kernels: Sequence[Array],
-) -> Sequence[tuple[int, int] | None] | None:
+) -> tuple[tuple[int, int] | None, ...] | None:
     if input_sizes is None:
         return None
-    sizes = list(input_sizes)
+    sizes = tuple(n if n is None else tuple(n) for n in input_sizes)
     if len(sizes) != len(kernels):
         raise ValueError(
             f"{function}: expected input_sizes, one for each of {len(kernels)} weights, "
             f"got {len(sizes)}"
         )
     return sizes
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "adjust"))
+def _norms(kernels, starts, margin, path_norm, num_samples, *, sizes, adjust):
+    matrices = [layer_norms.as_matrix("norm_measures", "weights", w) for w in kernels]
+    dtype = layer_norms.widest((*matrices, *starts))
+    margin = jnp.asarray(margin, dtype)
+    size = jnp.abs(margin)
+
+    shifts = [
+        numerics.promote(w).astype(dtype) - numerics.promote(v).astype(dtype)
+        for w, v in zip(kernels, starts, strict=True)
+    ]
+    fro = jnp.stack([frobenius(w).astype(dtype) for w in matrices])
+    fro_shift = jnp.stack([frobenius(x) for x in shifts])
+
+    # Values to be logs, and square roots of the others.
+    logs: dict[str, Array] = {}
+    roots = {
+        "inverse_margin": 1 / size,
+        "params": jnp.sqrt(jnp.asarray(float(sum(w.size for w in matrices)), dtype)),
+        "l2": jnp.sqrt(frobenius(fro)),
+        "l2_dist": jnp.sqrt(frobenius(fro_shift)),
+        "param_norm": frobenius(fro),
+        "fro_dist": frobenius(fro_shift),
+    }
+    logs |= _products("fro", fro, size, "")
+    for suffix, at in (("", None), ("_fft", sizes)):
+        if suffix and at is None:
+            continue
+        spec = _spectral_norms(kernels, at).astype(dtype)
+        spec_shift = _spectral_norms(shifts, at).astype(dtype)
+        products = _products("spec", spec, size, suffix)
+        ratio = jnp.where(fro == 0, fro, fro / spec)
+        roots |= {
+            f"fro_over_spec{suffix}": frobenius(ratio),
+            f"dist_spec_init{suffix}": frobenius(spec_shift),
+        }
+        logs |= products | {
+            f"log_spec_orig_main{suffix}": _main(spec, fro) - 2 * jnp.log(size),
+            f"log_spec_init_main{suffix}": _main(spec, fro_shift) - 2 * jnp.log(size),
+        }
+    if path_norm is not None:
+        root = jnp.sqrt(jnp.asarray(path_norm, dtype))
+        roots |= {"path_norm": root, "path_norm_over_margin": root / size}
+    return adjusted(logs, roots, num_samples, adjust) | {"margin_sign": jnp.sign(margin)}

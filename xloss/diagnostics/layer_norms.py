@@ -7,7 +7,7 @@ the last axis: [in, out], [height, width, in, out].
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -170,8 +170,7 @@ def path_norm(
     squares = [
         jnp.square(numerics.promote(x)) if r else x for x, r in zip(leaves, real, strict=True)
     ]
-    wide = any(x.dtype == jnp.float64 for x in leaves)
-    ones = jnp.ones((1, *shape), jnp.float64 if wide else jnp.float32)
+    ones = jnp.ones((1, *shape), widest(leaves))
     outputs = apply_fn(treedef.unflatten(squares), ones)
     outputs = checks.floating(name, "apply_fn(params, inputs)", outputs)
     return jnp.sum(numerics.promote(outputs))
@@ -225,16 +224,12 @@ def log_path_norm(kernels: Sequence[ArrayLike], biases: Sequence[ArrayLike] | No
             raise ValueError(
                 f"{name}: expected kernels[{i}] [{fan_in[0] if i else 'in'}, out], got {w.shape}"
             )
-    dtype = jnp.dtype(jnp.float64 if any(w.dtype == jnp.float64 for w in matrices) else jnp.float32)
-    logs = jnp.zeros(matrices[0].shape[0], dtype)
-    for i, w in enumerate(matrices):
-        terms = logs[:, None] + 2 * _log_abs(w.astype(dtype))
-        if biases is not None:
-            b = checks.floating(name, f"biases[{i}]", biases[i]).astype(dtype)
-            checks.same_shape(name, f"biases[{i}]", b, w.shape[1:])
-            terms = jnp.concatenate([terms, 2 * _log_abs(b)[None, :]], axis=0)
-        logs = jax.nn.logsumexp(terms, axis=0)
-    return jax.nn.logsumexp(logs)
+    offsets = None
+    if biases is not None:
+        offsets = [checks.floating(name, f"biases[{i}]", b) for i, b in enumerate(biases)]
+        for i, b in enumerate(offsets):
+            checks.same_shape(name, f"biases[{i}]", b, matrices[i].shape[1:])
+    return _log_paths(matrices, offsets, dtype=widest(matrices))
 
 
 def as_matrix(function: str, name: str, w: ArrayLike) -> Array:
@@ -253,6 +248,12 @@ def as_matrix(function: str, name: str, w: ArrayLike) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
+def widest(arrays: Iterable[Array]) -> jnp.dtype:
+    """float64 if one of the arrays is, else float32."""
+    wide = any(x.dtype == jnp.float64 for x in arrays)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
 def _sizes(
     function: str, name: str, sizes: Sequence[int], axes: int | None = None
 ) -> tuple[int, ...]:
@@ -264,8 +265,18 @@ def _sizes(
     return found
 
 
-def _log_abs(x: Array) -> Array:
-    return jnp.log(jnp.abs(x))
+@functools.partial(jax.jit, static_argnames="dtype")
+def _log_paths(matrices, biases, *, dtype):
+    def log_square(x):
+        return 2 * jnp.log(jnp.abs(x.astype(dtype)))
+
+    logs = jnp.zeros(matrices[0].shape[0], dtype)
+    for i, w in enumerate(matrices):
+        terms = logs[:, None] + log_square(w)
+        if biases is not None:
+            terms = jnp.concatenate([terms, log_square(biases[i])[None, :]], axis=0)
+        logs = jax.nn.logsumexp(terms, axis=0)
+    return jax.nn.logsumexp(logs)
 
 
 def _scaled(x: Array) -> tuple[Array, Array]:

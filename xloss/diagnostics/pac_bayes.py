@@ -6,6 +6,7 @@ Reach for them where norms say nothing: they were the best of that paper. They a
 either; the warning of ``xloss.diagnostics.generalization`` holds here word for word.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xloss import checks, numerics
-from xloss.diagnostics import generalization
+from xloss.diagnostics import generalization, layer_norms
 from xloss.typing import Array, PRNGKey, PyTree
 
 
@@ -109,8 +110,7 @@ def pac_bayes_sigma(
         raise ValueError(f"{name}: expected params with at least one array, got {params!r}")
     leaves = [numerics.promote(checks.floating(name, "params", x)) for x in leaves]
     inputs, labels = data[0], checks.integer(name, "labels", data[1])
-    wide = any(x.dtype == jnp.float64 for x in leaves)
-    dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
+    dtype = layer_norms.widest(leaves)
 
     def accuracy(leaves: list[Array]) -> Array:
         logits = checks.floating(
@@ -236,17 +236,27 @@ def pac_bayes_measures(
     generalization.samples(name, num_samples)
     sigma = checks.number(name, "sigma", sigma, low=0.0, open_low=True)
     eps = checks.number(name, "magnitude_eps", magnitude_eps, low=0.0, open_low=True)
+    if magnitude_sigma is not None:
+        magnitude_sigma = checks.number(
+            name, "magnitude_sigma", magnitude_sigma, low=0.0, open_low=True
+        )
+    return _bounds(
+        kernels, starts, sigma, magnitude_sigma, eps, float(num_samples), adjust=bool(adjust)
+    )
+
+
+@functools.partial(jax.jit, static_argnames="adjust")
+def _bounds(kernels, starts, sigma, magnitude_sigma, eps, num_samples, *, adjust):
     flat = [jnp.ravel(numerics.promote(w)) for w in kernels]
     first = [jnp.ravel(numerics.promote(w)) for w in starts]
-    wide = any(x.dtype == jnp.float64 for x in (*flat, *first))
-    dtype = jnp.dtype(jnp.float64 if wide else jnp.float32)
+    dtype = layer_norms.widest((*flat, *first))
     w = jnp.concatenate([x.astype(dtype) for x in flat])
     shift = w - jnp.concatenate([x.astype(dtype) for x in first])
     references = {"init": generalization.frobenius(shift), "orig": generalization.frobenius(w)}
-    m = float(num_samples)
+    m = jnp.asarray(num_samples, dtype)
 
     def tail(scale: Array) -> Array:
-        return jnp.log(jnp.asarray(m, dtype)) - jnp.log(scale) + 10.0
+        return jnp.log(m) - jnp.log(scale) + 10.0
 
     scale = jnp.asarray(sigma, dtype)
     values = {
@@ -255,8 +265,7 @@ def pac_bayes_measures(
     }
     roots = {"pacbayes_flatness": 1 / scale}
     if magnitude_sigma is not None:
-        s = checks.number(name, "magnitude_sigma", magnitude_sigma, low=0.0, open_low=True)
-        s, e = jnp.asarray(s, dtype), jnp.asarray(eps, dtype)
+        s, e = jnp.asarray(magnitude_sigma, dtype), jnp.asarray(eps, dtype)
         below = 2 * jnp.log(jnp.hypot(e, s * shift))
         for of, norm in references.items():
             mean = norm / jnp.sqrt(jnp.asarray(float(w.size), dtype))
@@ -265,5 +274,5 @@ def pac_bayes_measures(
         roots["pacbayes_mag_flatness"] = 1 / s
     found = generalization.adjusted({}, roots, num_samples, adjust)
     if adjust:
-        values = {of: jnp.sqrt(value / jnp.asarray(m, dtype)) for of, value in values.items()}
+        values = {of: jnp.sqrt(value / m) for of, value in values.items()}
     return values | found

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xloss import checks, numerics
+from xloss.diagnostics import layer_norms
 from xloss.typing import Array
 
 
@@ -234,7 +235,7 @@ def _signs(x: Array) -> Array:
 
 def _agreement(measure: Array, gap: Array) -> tuple[Array, Array]:
     """(s t int32 [n, n], NaN if one of the values is, else 0)."""
-    dtype = jnp.promote_types(measure.dtype, gap.dtype)
+    dtype = layer_norms.widest((measure, gap))
     lost = jnp.any(jnp.isnan(measure)) | jnp.any(jnp.isnan(gap))
     return _signs(measure) * _signs(gap), jnp.where(lost, jnp.nan, 0.0).astype(dtype)
 
@@ -243,7 +244,8 @@ def _agreement(measure: Array, gap: Array) -> tuple[Array, Array]:
 def _tau(measure, gap):
     product, nan = _agreement(measure, gap)
     decided = [jnp.sum(jnp.abs(_signs(x))).astype(nan.dtype) for x in (measure, gap)]
-    return jnp.sum(product).astype(nan.dtype) / jnp.sqrt(decided[0] * decided[1]) + nan
+    tau = jnp.sum(product).astype(nan.dtype) / jnp.sqrt(decided[0] * decided[1])
+    return jnp.clip(tau, -1.0, 1.0) + nan
 
 
 def _means(values: Array, ids: Array, size: int, dtype: jnp.dtype) -> Array:
@@ -282,8 +284,9 @@ def _worst(measure, gap, ids):
     ids = jnp.where(jnp.eye(n, dtype=jnp.bool_), -1, ids)
     seen, inverse = jnp.unique(ids, return_inverse=True, size=n * n, fill_value=-1)
     ids = jnp.where(ids < 0, -1, inverse.reshape(ids.shape).astype(jnp.int32))
-    wrong = (1 - _means(product, ids, seen.shape[0], nan.dtype)) / 2
-    return jnp.nanmax(wrong) + nan
+    # Counts of wrong pairs and not 1 minus the right ones, so that none is exactly 0.
+    wrong = _means(1 - product, ids, seen.shape[0], nan.dtype) / 2
+    return jnp.minimum(jnp.nanmax(wrong), 1.0) + nan
 
 
 @jax.jit

@@ -22,8 +22,8 @@ from xloss.diagnostics.rank_correlation import (
 
 WARNING = (
     "Warning: a rank correlation on these models is no bound and says nothing about other\n"
-    "architectures, algorithms or data. In the overparameterised setting no measure of weights and\n"
-    "training data alone is tight for all algorithms and distributions (arXiv 2309.13658)."
+    "architectures, algorithms or data. In the overparameterised setting no measure of weights\n"
+    "and training data alone is tight for all algorithms and distributions (arXiv 2309.13658)."
 )
 
 
