@@ -73,9 +73,10 @@ def sharpness(
       many times, it belongs inside ``jax.jit`` with the batch as an argument.
       "hessian_top" costs a gradient and num_iters products of the Hessian with a vector (forward
       over reverse: the loss needs forward derivatives, which a custom_vjp has not), and keeps three
-      trees of the size of params. It is the greatest Ritz value: but for rounding never above the
-      eigenvalue, rising to it with num_iters, and exact once that reaches the number of distinct
-      eigenvalues. The same key gives the same number. A mask that leaves nothing gives 0.
+      trees of the size of params. It is the greatest Ritz value: but for rounding (1e-7 of the
+      eigenvalue of greatest magnitude) never above the eigenvalue, rising to it with num_iters, and
+      exact once that reaches the number of distinct eigenvalues. The same key gives the same
+      number. A mask that leaves nothing gives 0.
 
     Example:
       >>> import jax, jax.numpy as jnp
