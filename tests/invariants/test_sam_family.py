@@ -2,6 +2,7 @@
 """SAM and its kin, and sharpness: the invariants of their specification."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -288,6 +289,74 @@ def test_sharpness_of_a_quadratic():
     assert float(optim.sharpness(quadratic, jnp.zeros(4), rho=0.3)) == 0.0
 
 
+@pytest.mark.parametrize("top", [10.0, -1.0])
+def test_the_top_of_the_hessian_is_the_greatest_eigenvalue_with_its_sign(top):
+    """Not the greatest in magnitude (-20), and with every start and more steps than entries."""
+    eigenvalues = jnp.array([top, -1.5, -20.0, -4.0])
+    q = jnp.linalg.qr(jax.random.normal(jax.random.key(5), (4, 4)))[0]
+    hessian = (q * eigenvalues[None, :]) @ q.T
+
+    @jax.jit
+    def found(key):
+        w = {"a": jnp.ones(3), "b": jnp.array([2.0])}
+
+        def quadratic(w):
+            v = jnp.concatenate([w["a"], w["b"]])
+            return v @ hessian @ v / 2 + jnp.sum(v)
+
+        return optim.sharpness(quadratic, w, kind="hessian_top", key=key)
+
+    each = [found(jax.random.key(seed)) for seed in range(5)]
+    np.testing.assert_allclose(each, top, rtol=1e-4)
+    assert float(found(jax.random.key(0))) == float(each[0])
+
+
+def test_the_top_of_the_hessian_of_a_network_its_mask_and_its_limits(x64):
+    params = jax.tree.map(lambda w: w.astype(jnp.float64), PARAMS)
+    inputs = INPUTS.astype(jnp.float64)
+    flat, unflatten = jax.flatten_util.ravel_pytree(params)
+    hessian = jax.jit(jax.hessian(lambda v: loss(unflatten(v), inputs)))(flat)
+
+    @jax.jit
+    def tops(params):
+        def top(**options):
+            key = jax.random.key(0)
+            return optim.sharpness(
+                lambda p: loss(p, inputs), params, kind="hessian_top", key=key, **options
+            )
+
+        return top(), top(num_iters=1), top(mask={"kernel": False, "bias": True}), top(mask=False)
+
+    full, one, part, nothing = tops(params)
+    values = np.linalg.eigvalsh(hessian)
+    np.testing.assert_allclose(full, values[-1], rtol=1e-8)
+    assert values[0] < float(one) < float(full)
+    # The bias comes first.
+    np.testing.assert_allclose(part, np.linalg.eigvalsh(hessian[:4, :4])[-1], rtol=1e-8)
+    assert float(nothing) == 0.0
+
+
+def test_the_top_of_the_hessian_of_easy_losses():
+    losses = (
+        lambda w: 3.0 * jnp.sum(w**2),
+        jnp.sum,
+        lambda w: -1e30 * jnp.sum(w**2),
+        lambda w: jnp.nan * jnp.sum(w**2),
+    )
+
+    @jax.jit
+    def tops(w):
+        key = jax.random.key(0)
+        return [optim.sharpness(f, w, kind="hessian_top", key=key, num_iters=3) for f in losses]
+
+    equal, linear, huge, lost = tops(jnp.ones(3, jnp.bfloat16))
+    assert equal.dtype == jnp.float32
+    np.testing.assert_allclose(equal, 6.0, rtol=1e-6)
+    assert float(linear) == 0.0
+    np.testing.assert_allclose(huge, -2e30, rtol=1e-6)
+    assert np.isnan(lost)
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"sam: expected rho in \[0, inf\), got -1"):
         optim.sam(rho=-1.0)
@@ -295,6 +364,10 @@ def test_wrong_arguments_are_named():
         optim.asam(eta=-1.0)
     with pytest.raises(TypeError, match="sharpness: expected a key"):
         optim.sharpness(loss, PARAMS, kind="random")
+    with pytest.raises(TypeError, match="sharpness: expected a key with kind='hessian_top'"):
+        optim.sharpness(loss, PARAMS, kind="hessian_top")
+    with pytest.raises(ValueError, match="sharpness: expected num_iters"):
+        optim.sharpness(loss, PARAMS, num_iters=0)
     with pytest.raises(ValueError, match="sharpness: expected kind to be one of"):
         optim.sharpness(loss, PARAMS, kind="top")
     with pytest.raises(ValueError, match="sharpness: expected num_samples"):

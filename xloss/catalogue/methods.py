@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xloss import adversarial, classification, consistency, heads, optim
+from xloss.catalogue.measures import MEASURES
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method, of_paper
 from xloss.catalogue.runs import RUNS
 from xloss.catalogue.several_tasks import SEVERAL_TASKS
@@ -325,6 +326,7 @@ METHODS: dict[str, Method] = {
             slug="comp_sum",
         ),
         *RUNS,
+        *MEASURES,
         *THEORY,
     )
 }
