@@ -22,7 +22,7 @@ from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
 from experiments.errors import BadInput
-from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS, check_sharpness
+from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS, check_schedule, check_sharpness
 from experiments.rundir import flatten
 from xloss import catalogue
 
@@ -72,6 +72,21 @@ _RULES: dict[str, Rule] = {
     "optimizer.momentum": Rule((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
     "optimizer.weight_decay": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
     "optimizer.clip_norm": Rule((int, float), "a number > 0", lambda v: v > 0),
+    "optimizer.decay_fraction": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
+    "optimizer.min_ratio": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
+    "optimizer.anchors": Rule(
+        tuple,
+        "a tuple of increasing integers >= 1",
+        lambda v: (
+            all(type(a) is int and a >= 1 for a in v)
+            and all(a < b for a, b in itertools.pairwise(v))
+        ),
+    ),
+    "optimizer.split": one_of(*optim.frugal.SPLITS),
+    "optimizer.density": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "optimizer.update_gap": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "optimizer.state_free": one_of("sign", "sgd", "none"),
+    "optimizer.state_free_scale": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
 }
 #: The same for keys that may be None or missing.
 _OPTIONAL: dict[str, Rule] = {
@@ -188,6 +203,7 @@ def validate(config: ConfigDict) -> None:
     given = {key: rule for key, rule in _OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
     check_sharpness(config.optimizer)
+    check_schedule(config)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "

@@ -3,6 +3,7 @@
 
 import inspect
 
+import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -10,8 +11,8 @@ from ml_collections import ConfigDict
 from experiments.errors import BadInput
 from xloss import optim
 
-OPTIMIZERS = ("adam", "adamw", "sgd")
-SCHEDULES = ("constant", "cosine")
+OPTIMIZERS = ("adam", "adamw", "frugal", "sgd")
+SCHEDULES = ("constant", "cosine", "wsd", "wsd_s")
 SHARPNESS = {
     "sam": optim.sam,
     "asam": optim.asam,
@@ -42,6 +43,59 @@ def check_sharpness(options: ConfigDict) -> None:
             )
 
 
+def check_schedule(config: ConfigDict) -> None:
+    """Raises BadInput where the steps of config.optimizer's schedule do not fit the run."""
+    options = config.optimizer
+    anchors = tuple(options.anchors)
+    if options.schedule == "wsd_s" and (not anchors or anchors[-1] != config.steps):
+        raise BadInput(
+            f"--config.optimizer.anchors: expected steps that end with the {config.steps} of the "
+            f"run for wsd_s, got {anchors}"
+        )
+    if options.schedule != "wsd_s" and anchors:
+        raise BadInput(
+            f"--config.optimizer.anchors: expected optimizer.schedule=wsd_s beside it, got "
+            f"{options.schedule}"
+        )
+    try:
+        make_schedule(config)
+    except ValueError as error:
+        raise BadInput(f"--config.optimizer.schedule: {error}") from error
+
+
+def make_schedule(config: ConfigDict) -> optax.Schedule:
+    """The learning rate of every step, as config.optimizer says."""
+    options = config.optimizer
+    rate, warmup = float(options.learning_rate), options.warmup_steps
+    falling = {"min_ratio": options.min_ratio}
+    if options.schedule == "wsd":
+        decay = max(1, int(options.decay_fraction * config.steps))
+        return optim.wsd(
+            rate, total_steps=config.steps, warmup_steps=warmup, decay_steps=decay, **falling
+        )
+    if options.schedule == "wsd_s":
+        return optim.wsd_s(
+            rate,
+            anchors=tuple(options.anchors),
+            warmup_steps=warmup,
+            decay_fraction=options.decay_fraction,
+            **falling,
+        )
+    if options.schedule == "cosine":
+        schedule = optax.cosine_decay_schedule(rate, config.steps - warmup)
+    else:
+        schedule = optax.constant_schedule(rate)
+    if warmup:
+        ramp = optax.linear_schedule(rate / warmup, rate, warmup)
+        schedule = optax.join_schedules([ramp, schedule], [warmup])
+    return schedule
+
+
+def inner_kernel(path: str) -> bool:
+    """Whether a parameter is a kernel between hidden layers: what FRUGAL saves the moments of."""
+    return path.endswith("kernel") and not path.startswith(("head", "output", "embedding"))
+
+
 def make_optimizer(
     config: ConfigDict, first: optax.GradientTransformation | None = None
 ) -> tuple[optax.GradientTransformationExtraArgs, optax.Schedule]:
@@ -55,18 +109,21 @@ def make_optimizer(
     Raises:
       BadInput: the config asks for SAM, which must stand first too.
     """
-    options = config.optimizer
-    rate, warmup = float(options.learning_rate), options.warmup_steps
-    if options.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(rate, config.steps - warmup)
-    else:
-        schedule = optax.constant_schedule(rate)
-    if warmup:
-        ramp = optax.linear_schedule(rate / warmup, rate, warmup)
-        schedule = optax.join_schedules([ramp, schedule], [warmup])
+    options, schedule = config.optimizer, make_schedule(config)
     optimizer = {
         "adam": lambda: optax.adam(schedule),
         "adamw": lambda: optax.adamw(schedule, weight_decay=options.weight_decay),
+        "frugal": lambda: optim.frugal(
+            schedule,
+            projectable=inner_kernel,
+            density=options.density,
+            update_gap=options.update_gap,
+            split=options.split,
+            state_free=options.state_free,
+            state_free_scale=options.state_free_scale,
+            weight_decay=options.weight_decay,
+            key=jax.random.key(0),
+        ),
         "sgd": lambda: optax.sgd(schedule, momentum=options.momentum, nesterov=False),
     }[options.name]()
     before: list[optax.GradientTransformation] = [] if first is None else [first]

@@ -40,12 +40,23 @@ def base_config() -> ConfigDict:
             "loss": loss("cross_entropy"),
             "optimizer": ConfigDict(
                 {
-                    "name": "adam",  # adam, adamw, sgd
+                    "name": "adam",  # adam, adamw, frugal, sgd
                     "learning_rate": 1e-3,
-                    "schedule": "constant",  # constant, cosine (to 0 over steps)
+                    "schedule": "constant",  # constant, cosine (to 0 over steps), wsd, wsd_s
                     "warmup_steps": 0,
+                    # wsd, wsd_s: part of the run, or of each segment, in which the rate falls, and
+                    # to which part of it; wsd_s: steps at whose end it has fallen, the last = steps
+                    "decay_fraction": 0.1,
+                    "min_ratio": 0.1,
+                    "anchors": (),
                     "momentum": 0.9,  # sgd
-                    "weight_decay": 0.0,  # adamw
+                    "weight_decay": 0.0,  # adamw, frugal
+                    # frugal; what has moments are kernels [in, out] but those of the head
+                    "split": "columns",
+                    "density": 0.25,
+                    "update_gap": 200,
+                    "state_free": "sign",
+                    "state_free_scale": 1.0,
                     "clip_norm": math.inf,  # of the global gradient norm
                     # sam, asam, fisher_sam, gsam, look_sam; None: none of them. Below it their
                     # radius, strength (gsam, look_sam) and period (look_sam), None: their own.
