@@ -82,7 +82,7 @@ _RULES: dict[str, Rule] = {
             and all(a < b for a, b in itertools.pairwise(v))
         ),
     ),
-    "optimizer.split": one_of(*optim.frugal.SPLITS),
+    "optimizer.split": one_of("columns", "rows", "entries", "block", "svd"),
     "optimizer.density": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
     "optimizer.update_gap": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "optimizer.state_free": one_of("sign", "sgd", "none"),

@@ -165,6 +165,35 @@ ROWS = (
             ("pcgrad", {"key": jax.random.PRNGKey(3)}),
         )
     ),
+    *(
+        Row(
+            name="frugal",
+            factory=optim.frugal,
+            extra=None,
+            hyper={
+                "learning_rate": 0.05,
+                "projectable": lambda path: path.endswith("kernel"),
+                "density": 0.5,
+                "update_gap": 1,
+                "key": jax.random.PRNGKey(4),
+                **hyper,
+            },
+            numeric=(
+                *("learning_rate", "b1", "b2", "eps", "weight_decay"),
+                *("state_free_scale", "projectable_scale"),
+            ),
+            static_args=("projectable", "density", "update_gap", "reset", "key"),
+            variant=variant,
+        )
+        for variant, hyper in (
+            ("columns", {"split": "columns"}),
+            ("rows", {"split": "rows", "update_gap": 2}),
+            ("entries", {"split": "entries"}),
+            ("block", {"split": "block"}),
+            ("descending", {"split": "block", "order": "descending", "state_free": "sgd"}),
+            ("svd", {"split": "svd", "reset": False, "update_gap": 2}),
+        )
+    ),
 )
 
 

@@ -271,6 +271,24 @@ METHODS: dict[str, Method] = {
             "1 + 1/k gradients",
         ),
         *SEVERAL_TASKS,
+        *of_paper(
+            "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable "
+            "Training",
+            "2411.07837",
+            "frugal",
+            AUTHORS_CODE,
+            (optim.frugal,),
+            "1 gradient",
+        ),
+        *of_paper(
+            "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable "
+            "Training",
+            "2411.07837",
+            "frugal",
+            DERIVED,
+            (optim.optimizer_state_bytes,),
+            "host",
+        ),
         Method(
             name="pgd",
             function=adversarial.pgd,

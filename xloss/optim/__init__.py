@@ -8,6 +8,7 @@ extra arguments, by name, over the same batch; see each factory's docstring.
 from xloss.optim import aggregators, weighting
 from xloss.optim.awp import awp_perturb
 from xloss.optim.fisher_sam import fisher_sam
+from xloss.optim.frugal import FrugalState, frugal
 from xloss.optim.greedy_soup import GreedySoup, GreedyTrial, greedy_soup
 from xloss.optim.gsam import gradient_norm_penalty, gsam
 from xloss.optim.ignite import IgniteState, ignite, surrogate_sharpness
@@ -25,8 +26,10 @@ from xloss.optim.schedules import checkpoint_steps, wsd, wsd_s
 from xloss.optim.sharpness import sharpness
 from xloss.optim.soup_ensemble_gap import SoupEnsembleGap, soup_ensemble_gap
 from xloss.optim.soups import interpolate, uniform_soup
+from xloss.optim.state_bytes import optimizer_state_bytes
 
 __all__ = [
+    "FrugalState",
     "GreedySoup",
     "GreedyTrial",
     "IgniteState",
@@ -40,6 +43,7 @@ __all__ = [
     "awp_perturb",
     "checkpoint_steps",
     "fisher_sam",
+    "frugal",
     "gradient_norm_penalty",
     "greedy_soup",
     "gsam",
@@ -48,6 +52,7 @@ __all__ = [
     "learned_soup",
     "look_sam",
     "mixed_soup",
+    "optimizer_state_bytes",
     "river_valley_loss",
     "sam",
     "sam_multitask",
