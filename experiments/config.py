@@ -5,6 +5,7 @@
 that names the flag, what was expected and the nearest match.
 """
 
+import itertools
 import json
 import re
 import runpy
@@ -75,7 +76,7 @@ _RULES: dict[str, Rule] = {
     "optimizer.decay_fraction": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
     "optimizer.min_ratio": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
     "optimizer.anchors": Rule(
-        tuple,
+        (tuple, list),  # JSON has no tuples
         "a tuple of increasing integers >= 1",
         lambda v: (
             all(type(a) is int and a >= 1 for a in v)

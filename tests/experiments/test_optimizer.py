@@ -27,7 +27,7 @@ def config_of(**changes):
 @pytest.mark.parametrize(
     ("changes", "values"),
     [
-        ({"schedule": "constant", "warmup_steps": 10}, {0: 0.1, 9: 1.0, 99: 1.0}),
+        ({"schedule": "constant", "warmup_steps": 10}, {0: 0.1, 10: 1.0, 99: 1.0}),
         ({"schedule": "cosine"}, {0: 1.0, 50: 0.5}),
         ({"schedule": "wsd", "decay_fraction": 0.2}, {0: 1.0, 79: 1.0, 90: 1 / 5.5}),
         (
