@@ -9,11 +9,14 @@ The path has one text of 1,115,394 characters, 65 distinct ones: the first 90 % 
 next 5 % are for validation, the last 5 % to test. Without a path the text is 15,000 characters of
 scikit-learn's descriptions of data: enough to try the program, nothing to measure on.
 
-Two blocks of width 64 with four heads over windows of 32 characters (106,816 parameters on
-Shakespeare); 600 steps of 16 windows, a quarter of an epoch's characters: far from what such a
-model reaches, and cheap enough to compare recipes over many seeds. AdamW, 30 steps of warm-up, then
-a cosine to 0. `loss` is cross-entropy in nats per character on 512 windows of a split, to which
-`task.log_partition` adds nothing: it is part of the training objective alone.
+Two blocks of width 64 with four heads over windows of 32 characters (110,592 parameters on
+Shakespeare); 600 steps of 16 windows predict 307,200 characters, a third of the training text: far
+from what such a model reaches, and cheap enough to compare recipes over many seeds. AdamW, 30 steps
+of warm-up, then a cosine to 0. `loss` is cross-entropy in nats per character on 512 windows of a
+split, to which `task.log_partition` adds nothing: it is part of the training objective alone.
+
+The rate is the best of 0.001, 0.003, 0.01 and 0.03 on validation with seeds 0 and 1. Two CPU cores
+gain nothing from training seeds together: --together=1.
 """
 
 from ml_collections import ConfigDict
@@ -44,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 30
     config.optimizer.weight_decay = 1e-4

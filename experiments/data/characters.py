@@ -170,8 +170,7 @@ def _cut(text: str, options: Options) -> dict[str, str]:
     """One text in three, held-out parts last."""
     test = len(text) - round(options.test_fraction * len(text))
     validation = test - round(options.validation_fraction * len(text))
-    parts = {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
-    return parts
+    return {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
 
 
 def _descriptions() -> str:
@@ -181,5 +180,4 @@ def _descriptions() -> str:
 
 
 def _code_points(text: str) -> np.ndarray:
-    # Not chr by chr: a lone surrogate cannot come out of UTF-8, so that every character is 4 bytes.
     return np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
