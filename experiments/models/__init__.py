@@ -18,11 +18,13 @@ from experiments.errors import BadInput
 from experiments.models.context_mlp import ContextMLP
 from experiments.models.mlp import MLP
 from experiments.models.pair_mlp import PairMLP
+from experiments.models.transformer import Transformer
 
 MODELS: dict[str, type[nnx.Module]] = {
     "context_mlp": ContextMLP,
     "mlp": MLP,
     "pair_mlp": PairMLP,
+    "transformer": Transformer,
 }
 
 
@@ -32,11 +34,12 @@ class Model(NamedTuple):
     Attributes:
       init: key -> parameters (nested dict of arrays); jit-able, also under `jax.eval_shape`.
       apply: (parameters, inputs [B, ...], dropout key or None) -> scores [B, K], or [B] for one
-        score an example. Without a key there is no dropout.
+        score an example. Without a key there is no dropout. A model may take further keyword
+        arguments, and give more, or features in place of scores: its class says so.
     """
 
     init: Callable[[jax.Array], Any]
-    apply: Callable[[Any, jax.Array, jax.Array | None], jax.Array]
+    apply: Callable[..., Any]
 
 
 def build(
@@ -83,10 +86,10 @@ def build(
     def init(key: jax.Array) -> Any:
         return nnx.to_pure_dict(nnx.split(create(key))[1])
 
-    def apply(params: Any, inputs: jax.Array, key: jax.Array | None) -> jax.Array:
+    def apply(params: Any, inputs: jax.Array, key: jax.Array | None, **options: Any) -> Any:
         # copy=True: without it a module with dropout cannot be merged inside a transformation.
         model = nnx.merge(graph, nnx.State(params), copy=True)
         rngs = None if key is None else nnx.Rngs(dropout=key)
-        return model(inputs, rngs=rngs)
+        return model(inputs, rngs=rngs, **options)
 
     return Model(init, apply)
