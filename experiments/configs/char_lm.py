@@ -19,10 +19,55 @@ The rate is the best of 0.001, 0.003, 0.01 and 0.03 on validation with seeds 0 a
 gain nothing from training seeds together: --together=1.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.configs import common
 from experiments.data.characters import DESCRIPTIONS
+
+_RATES = (0.001, 0.003, 0.01, 0.03)
+
+#: AdamW and FRUGAL with a quarter of the columns; signs alone, no column; columns alone, no signs.
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer.learning_rate": rate, **optimizer}
+    for optimizer in (
+        {"optimizer.name": "adamw"},
+        {"optimizer.name": "frugal"},
+        {"optimizer.name": "frugal", "optimizer.density": 0.0},
+        {"optimizer.name": "frugal", "optimizer.state_free": "none"},
+    )
+    for rate in _RATES
+]
+#: What is left after 200, 400 and 800 steps: of one run with three ends, of branches, of cosines.
+SCHEDULES: list[dict[str, Any]] = [
+    {
+        "optimizer.schedule": schedule,
+        "steps": steps,
+        "optimizer.learning_rate": rate,
+        **(
+            {"optimizer.anchors": tuple(a for a in (200, 400, 800) if a <= steps)}
+            if schedule == "wsd_s"
+            else {}
+        ),
+    }
+    for schedule in ("wsd_s", "wsd", "cosine")
+    for steps in (200, 400, 800)
+    for rate in (0.003, 0.01)
+]
+#: How much a wrong learning rate costs, with and without what is to make training stable.
+SENSITIVITY: list[dict[str, Any]] = [
+    {
+        "steps": 300,
+        "task.log_partition": penalty,
+        "model.qk_norm": norm,
+        "optimizer.learning_rate": rate,
+    }
+    for penalty in (0.0, 1e-4)
+    for norm in (False, True)
+    for rate in (*_RATES, 0.1)
+]
+OVERRIDES = [*OPTIMIZERS, *SCHEDULES, *SENSITIVITY]
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -50,6 +95,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.learning_rate = 1e-2
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 30
+    config.optimizer.update_gap = 100
     config.optimizer.weight_decay = 1e-4
     config.steps = 600
     config.eval_every = config.checkpoint_every = 200

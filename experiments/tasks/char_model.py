@@ -34,6 +34,7 @@ from experiments.models.output_layers import draw_kernel
 from experiments.optimizer import make_optimizer
 from experiments.step import Batch, descend, make_init, make_step
 from xloss.classification import log_partition_penalty
+from xloss.optim import optimizer_state_bytes
 
 RULES = {
     "context": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -83,6 +84,9 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         }
         return xloss.reduce(losses), metrics
 
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    state_bytes = float(optimizer_state_bytes(jax.eval_shape(optimizer.init, abstract)))
+
     @jax.jit
     def measured(params: Any, batch: Batch) -> dict[str, jax.Array]:
         features, peaks = network.apply(params["network"], batch["inputs"], None, greatest=True)
@@ -99,7 +103,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         found = over_split(source, lambda batch: measured(params, batch), config, mesh)
         names = ("accuracy", "loss", "log_partition_square")
         metrics = {name: float(np.mean(found[name], dtype=np.float64)) for name in names}
-        return metrics | {"max_attention_logit": float(np.max(found["max_attention_logit"]))}, None
+        metrics["max_attention_logit"] = float(np.max(found["max_attention_logit"]))
+        return metrics | {"optimizer_state_bytes": state_bytes}, None
 
     sizes = {name: len(getattr(dataset, name)) for name in ("validation", "test")}
     looked_at = (f"{min(size, task.eval_windows):,} of {size:,} {n}" for n, size in sizes.items())
