@@ -5,13 +5,12 @@
 that names the flag, what was expected and the nearest match.
 """
 
-import itertools
 import json
 import re
 import runpy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +18,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import xloss
+from experiments import optimizer
 from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
 from experiments.errors import BadInput
-from experiments.optimizer import OPTIMIZERS, SCHEDULES, SHARPNESS, check_schedule, check_sharpness
+from experiments.rules import Rule, one_of
 from experiments.rundir import flatten
 from xloss import catalogue
 
@@ -41,22 +41,8 @@ ATTACKING = ("adversarial",)
 SEVERAL_LABELS = ("multi_label",)
 
 
-class Rule(NamedTuple):
-    """What a value of a config must be: its type, what is legal in words, a test, and the names."""
-
-    kind: type | tuple[type, ...]
-    words: str
-    legal: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
-
-
-def one_of(*names: str) -> Rule:
-    """The rule of a value that is one of a few names."""
-    return Rule(str, f"one of {', '.join(names)}", lambda v: v in names, names)
-
-
-#: Data keys are checked by experiments.data, the model's by its class, the loss's by the loss, the
-#: task's by the task.
+#: The optimizer's keys are in experiments.optimizer; those of data are checked by experiments.data,
+#: the model's by its class, the loss's by the loss, the task's by the task.
 _RULES: dict[str, Rule] = {
     "seed": Rule(int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
     "steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -66,35 +52,6 @@ _RULES: dict[str, Rule] = {
     "keep_checkpoints": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "data.eval_batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
-    "optimizer.name": one_of(*OPTIMIZERS),
-    "optimizer.schedule": one_of(*SCHEDULES),
-    "optimizer.learning_rate": Rule((int, float), "a number > 0", lambda v: 0 < v < np.inf),
-    "optimizer.warmup_steps": Rule(int, "an integer >= 0", lambda v: v >= 0),
-    "optimizer.momentum": Rule((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
-    "optimizer.weight_decay": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
-    "optimizer.clip_norm": Rule((int, float), "a number > 0", lambda v: v > 0),
-    "optimizer.decay_fraction": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
-    "optimizer.min_ratio": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
-    "optimizer.anchors": Rule(
-        (tuple, list),  # JSON has no tuples
-        "a tuple of increasing integers >= 1",
-        lambda v: (
-            all(type(a) is int and a >= 1 for a in v)
-            and all(a < b for a, b in itertools.pairwise(v))
-        ),
-    ),
-    "optimizer.split": one_of("columns", "rows", "entries", "block", "svd"),
-    "optimizer.density": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
-    "optimizer.update_gap": Rule(int, "an integer >= 1", lambda v: v >= 1),
-    "optimizer.state_free": one_of("sign", "sgd", "none"),
-    "optimizer.state_free_scale": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
-}
-#: The same for keys that may be None or missing.
-_OPTIONAL: dict[str, Rule] = {
-    "optimizer.sharpness": one_of(*SHARPNESS),
-    "optimizer.rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
-    "optimizer.alpha": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
-    "optimizer.every": Rule(int, "an integer >= 1", lambda v: v >= 1),
 }
 
 
@@ -176,9 +133,9 @@ def resolved(config: ConfigDict) -> dict[str, Any]:
 def from_resolved(plain: Mapping[str, Any]) -> ConfigDict:
     """The config that :func:`resolved` made plain data of; what is wrong in it stays so."""
     config = ConfigDict(dict(plain))
-    optimizer = config.get("optimizer")
-    if isinstance(optimizer, ConfigDict) and optimizer.get("clip_norm") == "inf":
-        config.optimizer = ConfigDict({**optimizer.to_dict(), "clip_norm": np.inf})
+    options = config.get("optimizer")
+    if isinstance(options, ConfigDict) and options.get("clip_norm") == "inf":
+        config.optimizer = ConfigDict({**options.to_dict(), "clip_norm": np.inf})
     return config
 
 
@@ -200,16 +157,16 @@ def validate(config: ConfigDict) -> None:
             _check_key(key, known)
         if isinstance(value, float) and key != "optimizer.clip_norm" and np.isinf(value):
             raise BadInput(f"--config.{key}: expected a finite number, got {value}")
-    _check_values(values, {"task.name": one_of(*TASKS), **_RULES})
-    given = {key: rule for key, rule in _OPTIONAL.items() if values.get(key) is not None}
+    _check_values(values, {"task.name": one_of(*TASKS), **_RULES, **optimizer.RULES})
+    given = {key: rule for key, rule in optimizer.OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
-    check_sharpness(config.optimizer)
-    check_schedule(config)
+    optimizer.check_sharpness(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "
             f"{config.optimizer.warmup_steps}"
         )
+    optimizer.check_schedule(config)
     if "loss" in config:
         if config.task.name in SEVERAL_LABELS:
             named_loss(config)  # the task tries it, on labels of its own kind

@@ -2,6 +2,7 @@
 """The optimizer that a config names: an optax chain, and its learning-rate schedule."""
 
 import inspect
+import itertools
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from experiments.errors import BadInput
+from experiments.rules import Rule, one_of
 from xloss import optim
 
 OPTIMIZERS = ("adam", "adamw", "frugal", "sgd")
@@ -22,6 +24,39 @@ SHARPNESS = {
 }
 #: Keys of config.optimizer that they take, where they have them; None: their own default.
 SHARPNESS_KEYS = ("rho", "alpha", "every")
+
+#: What the keys of config.optimizer must be.
+RULES: dict[str, Rule] = {
+    "optimizer.name": one_of(*OPTIMIZERS),
+    "optimizer.schedule": one_of(*SCHEDULES),
+    "optimizer.learning_rate": Rule((int, float), "a number > 0", lambda v: 0 < v < np.inf),
+    "optimizer.warmup_steps": Rule(int, "an integer >= 0", lambda v: v >= 0),
+    "optimizer.momentum": Rule((int, float), "a number in [0, 1)", lambda v: 0 <= v < 1),
+    "optimizer.weight_decay": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.clip_norm": Rule((int, float), "a number > 0", lambda v: v > 0),
+    "optimizer.decay_fraction": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
+    "optimizer.min_ratio": Rule((int, float), "a number in (0, 1]", lambda v: 0 < v <= 1),
+    "optimizer.anchors": Rule(
+        (tuple, list),  # JSON has no tuples
+        "a tuple of increasing integers >= 1",
+        lambda v: (
+            all(type(a) is int and a >= 1 for a in v)
+            and all(a < b for a, b in itertools.pairwise(v))
+        ),
+    ),
+    "optimizer.split": one_of("columns", "rows", "entries", "block", "svd"),
+    "optimizer.density": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
+    "optimizer.update_gap": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "optimizer.state_free": one_of("sign", "sgd", "none"),
+    "optimizer.state_free_scale": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+}
+#: The same for keys that may be None or missing.
+OPTIONAL: dict[str, Rule] = {
+    "optimizer.sharpness": one_of(*SHARPNESS),
+    "optimizer.rho": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.alpha": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
+    "optimizer.every": Rule(int, "an integer >= 1", lambda v: v >= 1),
+}
 
 
 def check_sharpness(options: ConfigDict) -> None:

@@ -113,12 +113,12 @@ def of_paper(
     functions: Iterable[Callable[..., Any]],
     cost: str = "",
 ) -> Iterator[Method]:
-    """Rows of one paper's functions, each in the family that its module is of."""
+    """Rows of one paper's functions, each in the family that its module is in."""
     for function in functions:
         yield Method(
             name=function.__name__,
             function=function,
-            family=function.__module__.split(".")[1],
+            family=".".join(function.__module__.split(".")[1:-1]),
             title=title,
             arxiv=arxiv,
             evidence=evidence,

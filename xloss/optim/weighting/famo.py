@@ -49,6 +49,10 @@ def famo_init(num_tasks: int, *, dtype: jnp.dtype = jnp.float32) -> FamoState:
     Raises:
       ValueError: num_tasks < 1.
 
+    Numerics:
+      :func:`famo` and :func:`famo_step` compute in the wider of the losses' and this dtype; the
+      logits keep this one.
+
     Example:
       >>> famo_init(2).logits.tolist()
       [0.0, 0.0]

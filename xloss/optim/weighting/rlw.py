@@ -34,6 +34,9 @@ def rlw(losses: ArrayLike, *, key: PRNGKey | None = None, normal: ArrayLike | No
       TypeError: neither key nor normal, or both; wrong dtypes.
       ValueError: losses that are not [T], normal of another shape.
 
+    Numerics:
+      The numbers are drawn in float32 (float64 for float64 losses).
+
     Example:
       >>> import jax.numpy as jnp
       >>> float(rlw(jnp.array([1.0, 3.0]), normal=jnp.zeros(2)))
