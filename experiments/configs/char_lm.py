@@ -44,7 +44,6 @@ SCHEDULES: list[dict[str, Any]] = [
     {
         "optimizer.schedule": schedule,
         "steps": steps,
-        "optimizer.learning_rate": rate,
         **(
             {"optimizer.anchors": tuple(a for a in (200, 400, 800) if a <= steps)}
             if schedule == "wsd_s"
@@ -53,7 +52,6 @@ SCHEDULES: list[dict[str, Any]] = [
     }
     for schedule in ("wsd_s", "wsd", "cosine")
     for steps in (200, 400, 800)
-    for rate in (0.003, 0.01)
 ]
 #: How much a wrong learning rate costs, with and without what is to make training stable.
 SENSITIVITY: list[dict[str, Any]] = [
@@ -63,8 +61,7 @@ SENSITIVITY: list[dict[str, Any]] = [
         "model.qk_norm": norm,
         "optimizer.learning_rate": rate,
     }
-    for penalty in (0.0, 1e-4)
-    for norm in (False, True)
+    for penalty, norm in ((0.0, False), (1e-4, False), (0.0, True))
     for rate in (*_RATES, 0.1)
 ]
 OVERRIDES = [*OPTIMIZERS, *SCHEDULES, *SENSITIVITY]
