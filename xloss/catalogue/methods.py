@@ -8,6 +8,12 @@ from xloss import adversarial, classification, consistency, heads, optim
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Method, of_paper
 from xloss.catalogue.theory import THEORY
 
+_FRUGAL = (
+    "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable Training",
+    "2411.07837",
+    "frugal",
+)
+
 
 def _costs(
     title: str,
@@ -335,24 +341,8 @@ METHODS: dict[str, Method] = {
             cost="1 gradient",
             slug="mtl_aggregators",
         ),
-        *of_paper(
-            "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable "
-            "Training",
-            "2411.07837",
-            "frugal",
-            AUTHORS_CODE,
-            (optim.frugal,),
-            "1 gradient",
-        ),
-        *of_paper(
-            "FRUGAL: Memory-Efficient Optimization by Reducing State Overhead for Scalable "
-            "Training",
-            "2411.07837",
-            "frugal",
-            DERIVED,
-            (optim.optimizer_state_bytes,),
-            "host",
-        ),
+        *of_paper(*_FRUGAL, AUTHORS_CODE, (optim.frugal,), "1 gradient"),
+        *of_paper(*_FRUGAL, DERIVED, (optim.optimizer_state_bytes,), "host"),
         Method(
             name="pgd",
             function=adversarial.pgd,
@@ -363,23 +353,18 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="adversarial_attacks",
         ),
-        *of_paper(
+        *_costs(
             "Reliable evaluation of adversarial robustness with an ensemble of diverse "
             "parameter-free attacks",
             "2003.01690",
             "adversarial_attacks",
             AUTHORS_CODE,
-            (adversarial.apgd, adversarial.checkpoints, adversarial.dlr),
-            "steps + 1 gradients",
-        ),
-        *of_paper(
-            "Reliable evaluation of adversarial robustness with an ensemble of diverse "
-            "parameter-free attacks",
-            "2003.01690",
-            "adversarial_attacks",
-            AUTHORS_CODE,
-            (adversarial.robust_accuracy,),
-            "host",
+            (
+                ("steps + 1 gradients", adversarial.apgd),
+                ("steps + 1 gradients", adversarial.checkpoints),
+                ("steps + 1 gradients", adversarial.dlr),
+                ("host", adversarial.robust_accuracy),
+            ),
         ),
         *of_paper(
             "Square Attack: a query-efficient black-box adversarial attack via random search",
