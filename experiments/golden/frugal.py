@@ -4,7 +4,7 @@
 The permutations that their generator drew are handed in; the rest is the public factory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,11 +21,14 @@ RULES = {"sign_sgd": "sign", "sgd": "sgd", "no": "none"}
 ORDERS = {"random": "uniform"}
 
 
-def _permutations(case: Case, leaves: int) -> subspaces.Permutations:
+def _permutations(case: Case, leaves: int) -> Any:
     """Those of the case: "perm" [switches, n] of one leaf or of blocks, or perm_<draw> of several
     leaves, leaf by leaf and then switch by switch."""
 
-    def draw(leaf: int, switch: jax.Array, n: int) -> jax.Array:
+    def draw(which: Sequence[int], switch: jax.Array, n: int, r: int) -> jax.Array:
+        return jnp.stack([one(leaf, switch, n)[:r] for leaf in which])
+
+    def one(leaf: int, switch: jax.Array, n: int) -> jax.Array:
         if "perm" in case.inputs:
             table = case.inputs["perm"]
         else:

@@ -187,10 +187,8 @@ ROWS = (
         )
         for variant, hyper in (
             ("columns", {"split": "columns"}),
-            ("rows", {"split": "rows", "update_gap": 2}),
-            ("entries", {"split": "entries"}),
+            ("entries", {"split": "entries", "density": 0.4}),
             ("block", {"split": "block"}),
-            ("descending", {"split": "block", "order": "descending", "state_free": "sgd"}),
             ("svd", {"split": "svd", "reset": False, "update_gap": 2}),
         )
     ),

@@ -299,23 +299,18 @@ METHODS: dict[str, Method] = {
             cost="a gradient a step and restart",
             slug="adversarial_attacks",
         ),
-        *of_paper(
+        *_costs(
             "Reliable evaluation of adversarial robustness with an ensemble of diverse "
             "parameter-free attacks",
             "2003.01690",
             "adversarial_attacks",
             AUTHORS_CODE,
-            (adversarial.apgd, adversarial.checkpoints, adversarial.dlr),
-            "steps + 1 gradients",
-        ),
-        *of_paper(
-            "Reliable evaluation of adversarial robustness with an ensemble of diverse "
-            "parameter-free attacks",
-            "2003.01690",
-            "adversarial_attacks",
-            AUTHORS_CODE,
-            (adversarial.robust_accuracy,),
-            "host",
+            (
+                ("steps + 1 gradients", adversarial.apgd),
+                ("steps + 1 gradients", adversarial.checkpoints),
+                ("steps + 1 gradients", adversarial.dlr),
+                ("host", adversarial.robust_accuracy),
+            ),
         ),
         *of_paper(
             "Square Attack: a query-efficient black-box adversarial attack via random search",

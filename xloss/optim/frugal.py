@@ -5,10 +5,12 @@
 it when Adam's state does not fit: a quarter of it goes most of the way, no direction is frozen.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -128,19 +130,20 @@ def frugal(
       TypeError: density not a Python number, a leaf that is not float, projectable has no bools,
         no key where one is needed.
       ValueError: numbers out of range, unknown names, reset=False with blocks, no projectable
-        leaf, one with too few axes (columns, rows, svd: 2); from update, params missing.
+        leaf, one that is empty, has too few axes (columns, rows, svd: 2) or 2**31 entries to
+        choose from; from update, params missing.
 
     Numerics:
       Bytes on projectable leaves over AdamW's, which are 8 an entry: density for columns and rows
-      (and 4 bytes an index), 1.5 density for entries (an index beside two moments), for svd of a
-      square matrix 1.5 density (the directions). For blocks slots of k leaves, each as large as
-      ``order`` can make its tenant: density for a few layers of a transformer or more, except
-      "uniform" (up to the k largest leaves). ``optimizer_state_bytes`` counts them.
+      (and 4 bytes an index), 1.5 density for entries (an index beside two moments) and for svd of
+      square matrices (the directions). Blocks take slots for k leaves, each as large as ``order``
+      can make its tenant: density where k leaves can be of the average size, that is in a few
+      layers of a transformer or more; "uniform" up to the k largest leaves, half of the whole at
+      density 0.25. ``optimizer_state_bytes`` counts them before anything is allocated.
 
       Nothing is compiled again at a switch, and what comes out depends on key, leaf and step only,
-      not on the mesh. Columns and rows keep the sharding of the other axes, slots that of their
-      leaves; split along an axis that is not sharded: a choice from a sharded one is gathered.
-      Entries and svd gather the gradient.
+      not on the mesh. Slots are sharded as their leaves are, columns and rows along the axes that
+      are not split: split along one that is not sharded. Entries and svd gather the gradient.
 
       Gradients of bfloat16 are taken to float32 first. A gradient whose square overflows counts as
       sqrt(max) in the moments; inf and NaN stay loud. For svd entries of R below rounding
@@ -194,6 +197,8 @@ def frugal(
     )
     if key is None and drawn:
         raise TypeError(f"{name}: expected key to draw {split} from, got None")
+    if not isinstance(key, type(None) | jax.Array | np.ndarray | subspaces.Permutations):
+        raise TypeError(f"{name}: expected key to be a PRNG key, got {checks.describe(key)}")
     splitter = subspaces.make(split, density, order)
     axes = 0 if split in ("entries", "block") else 2
 
@@ -215,6 +220,11 @@ def frugal(
                     f"{name}: expected projectable leaves of at least {axes} axes, not empty, for "
                     f"split={split!r}, got {checks.describe(leaf)} at {where!r}"
                 )
+            if flag and split == "entries" and leaf.size >= 2**31:  # indices are int32
+                raise ValueError(
+                    f"{name}: expected projectable leaves of less than 2**31 entries for "
+                    f"split='entries', got {checks.describe(leaf)} at {where!r}"
+                )
         return flags, [leaf for _, leaf in with_paths], structure
 
     def spread(flags: list[bool], structure: Any, values: list, of: bool) -> PyTree:
@@ -228,7 +238,8 @@ def frugal(
 
     def init(params: PyTree) -> FrugalState:
         flags, leaves, structure = parts(params)
-        data = None if not _is_key(key) else jax.random.key_data(key)
+        given = key is None or isinstance(key, subspaces.Permutations)
+        data = None if given else jax.random.key_data(key)
 
         def full() -> PyTree:
             chosen = [w for flag, w in zip(flags, leaves, strict=True) if not flag]
@@ -349,18 +360,19 @@ def _descent(direction: Array, w: Array, eta: ArrayLike, decay: ArrayLike) -> Ar
     return (-numerics.scalar(eta, direction) * direction).astype(w.dtype)
 
 
-def _is_key(key: Any) -> bool:
-    return key is not None and not isinstance(key, subspaces.Permutations)
-
-
 def _drawn(key: Any, data: PyTree) -> subspaces.Draw:
-    """What permutations are drawn from: one for each leaf and switch."""
+    """What permutations come from: one for each leaf and switch."""
     if isinstance(key, subspaces.Permutations):
         return key.draw
 
-    def draw(leaf: int, switch: Array, n: int) -> Array:
+    def draw(leaves: Sequence[int], switch: Array, n: int, r: int) -> Array:
         whole = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-        mine = jax.random.fold_in(jax.random.fold_in(whole, leaf), switch)
-        return jax.random.permutation(mine, jnp.arange(n, dtype=jnp.int32))
+
+        def one(leaf: Array) -> Array:
+            mine = jax.random.fold_in(jax.random.fold_in(whole, leaf), switch)
+            return jax.random.permutation(mine, jnp.arange(n, dtype=jnp.int32))[:r]
+
+        # One after another: the permutations of all entries of a model would not fit.
+        return jax.lax.map(one, jnp.asarray(leaves, jnp.int32))
 
     return draw
