@@ -112,8 +112,8 @@ create() {
         until [ "$state" = ACTIVE ]; do
             state=$("${describe[@]}")
             case "$state" in
-                FAILED | SUSPENDED | SUSPENDING) echo "tpu_pod: the queued resource is $state" >&2; exit 1 ;;
                 ACTIVE) ;;
+                FAILED | SUSPENDED | SUSPENDING) gone_or_lost ;;
                 *) echo "waiting: $state" >&2; sleep "$pause" ;;
             esac
         done
@@ -127,7 +127,7 @@ install() {
     local tries=5
     until on_workers all "python3 -m pip install --user --quiet uv && ~/.local/bin/uv venv --clear --python 3.12 ~/xloss && ~/.local/bin/uv pip install --python ~/xloss/bin/python $(quoted "$source")"; do
         tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo "tpu_pod: could not install on every worker" >&2; exit 1; }
+        [ $tries -gt 0 ] || gone_or_lost
         echo "tpu_pod: installing failed, once more" >&2
         sleep "$pause"
     done
@@ -155,10 +155,10 @@ run() {
             flags+=" $(quoted "$word")"
         fi
     done
-    [ -z "$bucket" ] || on_workers all "${fuse//BUCKET/$bucket}"
+    [ -z "$bucket" ] || on_workers all "${fuse//BUCKET/$bucket}" || gone_or_lost
     # In two steps: no worker starts while another still runs something.
-    on_workers all "if $running; then echo \"\$(hostname): a run is going on, stop it first\" >&2; exit 1; fi; mkdir -p ~/xloss-run && rm -f ~/xloss-run/pid ~/xloss-run/exit"
-    on_workers all "cd ~/xloss-run && { $background ~/xloss/bin/python -u -m experiments.run --coordinator_address=auto$flags > log 2>&1 < /dev/null & } && until [ -s pid ]; do sleep 0.1; done"
+    on_workers all "if $running; then echo \"\$(hostname): a run is going on, stop it first\" >&2; exit 1; fi; mkdir -p ~/xloss-run && rm -f ~/xloss-run/pid ~/xloss-run/exit" || gone_or_lost
+    on_workers all "cd ~/xloss-run && { $background ~/xloss/bin/python -u -m experiments.run --coordinator_address=auto$flags > log 2>&1 < /dev/null & } && until [ -s pid ]; do sleep 0.1; done" || gone_or_lost
 }
 
 # Process 0 prints the progress; what the others print is shown when they fail.
@@ -192,21 +192,22 @@ logs() {
     exit "$code"
 }
 
-# After a connection that failed: was the pod taken away, or the line only?
+# After a command that failed: was the pod taken away, or is it something else?
 gone_or_lost() {
     local state
     state=$("${describe[@]}") || state=unknown
     case "$state" in
-        SUSPENDED | SUSPENDING | FAILED)
+        SUSPENDED | SUSPENDING)
             echo "tpu_pod: the pod was taken away ($state): delete, create and run go on from the last checkpoint" >&2
             exit $preempted
             ;;
+        ACTIVE) echo "tpu_pod: a worker refused or was not reached (the pod is ACTIVE); a run that was going on still is: logs finds it" >&2 ;;
+        *) echo "tpu_pod: there is no pod to work with (its state is $state)" >&2 ;;
     esac
-    echo "tpu_pod: the connection failed (the pod is $state); the run may be going on: logs finds it" >&2
     exit 1
 }
 
-stop() { on_workers all "$halt"; }
+stop() { on_workers all "$halt" || gone_or_lost; }
 
 delete() { do_or_say gcloud compute tpus queued-resources delete "$name" "${where[@]}" --force --quiet; }
 

@@ -65,6 +65,7 @@ class Pod:
             f"PATH={self.root}/bin:{PATHS}\n"
             f'printf "%s\\n" "$*" >> {tools}/calls\n'
             f'case "$*" in *describe*) cat {tools}/state; exit ;; esac\n'
+            '[ "$4" = ssh ] || exit 0\n'
             f'[ "$(cat {tools}/state)" = ACTIVE ] || {{ echo "no such node" >&2; exit 1; }}\n'
             'for word in "$@"; do case "$word" in\n'
             "  --worker=all) workers='0 1 2' ;;\n"
@@ -72,7 +73,8 @@ class Pod:
             "  --command=*) command=${word#*=} ;;\n"
             "esac; done\n"
             "jobs=\n"
-            f'for i in $workers; do HOME={self.root}/$i {BASH} -c "$command" & jobs="$jobs $!"; done\n'
+            f'for i in $workers; do HOME={self.root}/$i {BASH} -c "$command" &'
+            ' jobs="$jobs $!"; done\n'
             "status=0; for job in $jobs; do wait $job || status=1; done; exit $status\n",
         )
 
@@ -148,14 +150,13 @@ def test_every_worker_installs_and_a_bucket_is_mounted_on_every_worker(gcloud):
 
 
 def test_installing_is_tried_again_and_not_for_ever(tools):
-    write_program(tools / "gcloud", f'#!/bin/sh\necho "$3 $4" >> {tools}/calls\n[ "$4" != ssh ]\n')
+    write_program(
+        tools / "gcloud",
+        f'#!/bin/sh\necho "$4" >> {tools}/calls\n[ "$4" != ssh ] && echo ACTIVE\n',
+    )
     done = pod(tools, "install", *POD)
-    assert done.returncode == 1 and "could not install on every worker" in done.stderr
-    assert actions_of(tools) == 5
-
-
-def actions_of(tools: Path) -> int:
-    return len((tools / "calls").read_text().splitlines())
+    assert done.returncode == 1 and "a worker refused or was not reached" in done.stderr
+    assert (tools / "calls").read_text().split() == [*["ssh"] * 5, "describe"]
 
 
 @pytest.mark.parametrize("action", ["stop", "delete", "install", "logs"])
@@ -237,17 +238,25 @@ def test_a_worker_that_left_no_exit_code(workers):
     assert "last words" in done.stderr
 
 
-def test_a_spot_pod_that_was_taken_away_is_75(workers):
+@pytest.mark.parametrize("action", [["logs"], ["stop"], ["create"], ["run", *SHARED]])
+def test_a_spot_pod_that_was_taken_away_is_75(workers, action):
     workers.state("SUSPENDED")
-    done = pod(workers.tools, "logs", *POD)
+    verb, *flags = action
+    done = pod(workers.tools, verb, *POD, *flags)
     assert done.returncode == 75
     assert "the pod was taken away (SUSPENDED)" in done.stderr
+
+
+def test_a_request_that_failed_is_not_a_preemption(workers):
+    workers.state("FAILED")
+    done = pod(workers.tools, "create", *POD)
+    assert done.returncode == 1 and "its state is FAILED" in done.stderr
 
 
 def test_a_lost_connection_is_not_the_end_of_the_run(workers):
     write_program(workers.tools / "gcloud", '#!/bin/sh\n[ "$4" = describe ] && echo ACTIVE\n')
     done = pod(workers.tools, "logs", *POD)
-    assert done.returncode == 1 and "the run may be going on" in done.stderr
+    assert done.returncode == 1 and "a run that was going on still is" in done.stderr
 
 
 def test_logs_of_no_run(workers):
