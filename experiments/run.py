@@ -17,6 +17,7 @@ Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 75 preempted 
 saved checkpoint.
 """
 
+import os
 import re
 import signal
 import sys
@@ -68,6 +69,11 @@ COORDINATOR = flags.DEFINE_string(
     "host:port of process 0, for several processes; alone and as "
     "'auto', JAX finds out from the cluster (Cloud TPU, Slurm).",
 )
+COORDINATOR_PORT = flags.DEFINE_integer(
+    "coordinator_port", None,
+    "Port of process 0 where --coordinator_address says none: with 'auto' instead of the cluster's "
+    "own choice, for a firewall that leaves one port open.", 1, 65535,
+)  # fmt: skip
 NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes", None, "How many processes share the run.", lower_bound=1
 )
@@ -99,7 +105,7 @@ def help_text() -> str:
     """The module's docstring and one paragraph a flag, without absl's own hundred."""
     lines = [(__doc__ or "").strip(), "", "Flags:"]
     for flag in (CONFIG, WORKDIR, MODE, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN,
-                 COORDINATOR, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
+                 COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
         indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
         text = textwrap.fill(flags.FLAGS[flag.name].help or "", 88, **indent)
         lines.append(f"  --{flag.name}\n{text}")
@@ -159,11 +165,19 @@ def refuse(error: Exception | str) -> int:
 def connect() -> None:
     """Starts JAX's multi-controller runtime where several processes share the run."""
     address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
+    port = COORDINATOR_PORT.value
+    if port is not None and (address is None or ":" in address):
+        raise BadInput(
+            "--coordinator_port: expected --coordinator_address=auto or a host without a port "
+            f"beside it, got {address or 'none'}"
+        )
     if address is None and count is None and index is None:
         return
     import jax
 
     if address == "auto" and count is None and index is None:
+        if port is not None:  # what JAX's detectors of clusters read
+            os.environ["JAX_COORDINATOR_PORT"] = str(port)
         try:
             jax.distributed.initialize()
         except ValueError as error:
@@ -176,6 +190,8 @@ def connect() -> None:
         raise BadInput(
             "--coordinator_address, --num_processes, --process_id: expected all three or none"
         )
+    if port is not None:
+        address = f"{address}:{port}"
     if not re.fullmatch(r"[^\s]+:\d+", address):
         raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:

@@ -88,6 +88,15 @@ ADDED: dict[str, tuple[str, list[str]]] = {
         "--coordinator_address=localhost --num_processes=2 --process_id=0",
         ["--coordinator_address", "host:port", "localhost"],
     ),
+    "a port of nobody": (
+        "--coordinator_port=8476",
+        ["--coordinator_port", "expected --coordinator_address=auto", "got none"],
+    ),
+    "two ports": (
+        "--coordinator_port=1 --coordinator_address=localhost:1 --num_processes=2 --process_id=0",
+        ["--coordinator_port", "without a port", "localhost:1"],
+    ),
+    "no such port": ("--coordinator_port=65536", ["coordinator_port", "65536"]),
     "unknown key": ("--config.step=3", ["--config.step", "'steps'"]),
     "unknown data key": ("--config.data.batchsize=8", ["--config.data.batchsize", "batch_size"]),
     "unknown loss key": ("--config.loss.tua=1", ["--config.loss.tua", "loss.tau"]),

@@ -8,7 +8,8 @@ from experiments import run
 from experiments.errors import BadInput
 
 OURS = ("config", "workdir", "mode", "checkpoint", "overwrite", "seed", "max_steps", "profile",
-        "dry_run", "coordinator_address", "num_processes", "process_id", "flagfile")  # fmt: skip
+        "dry_run", "coordinator_address", "coordinator_port", "num_processes", "process_id",
+        "flagfile")  # fmt: skip
 
 
 def test_help_explains_every_flag_and_exit_code():
