@@ -57,7 +57,7 @@ from xloss.optim import aggregators
 VERDICT = {"sam_multitask": "in part"}
 
 _RATES = (0.0005, 0.001, 0.002)
-#: The rate that was best on validation for every one of the sharpness-aware rows in a wider sweep of
+#: The rate that was best on validation for all sharpness-aware rows in a wider sweep of
 #: four aggregators (0.001, 0.002, 0.003), and radii about the best of (0.05, 0.1, 0.2).
 _SHARP_RATE = 0.002
 _RADII = (0.05, 0.1)
