@@ -36,7 +36,8 @@ HEADER = f"""# Verified
 Written by `python -m experiments.verify`; CI fails when it differs.
 
 - *evidence*: "authors' code": golden numbers made with the authors' own program; "published
-  formula, derived and checked": golden numbers or invariants from an independent derivation.
+  formula, derived and checked": golden numbers or invariants from an independent derivation;
+  "reconstruction": built after a description, as the original is not to be had.
 - *golden*: cases passed / skipped / waiting for a function that is not written yet / total of the
   paper's golden file, in float64 at each file's own tolerance, values and gradients. Methods of one
   golden file show the same numbers.
