@@ -41,17 +41,19 @@ _OUT = flags.DEFINE_string("out", None, "File to write the table to as well.", f
 SIDES = ("left", "right")
 
 
-def single_tasks(members: Sequence[Member], method: Sequence[str]) -> dict[str, dict[int, float]]:
+def single_tasks(members: Sequence[Member]) -> dict[str, dict[int, float]]:
     """Test accuracy of each task when it is trained alone: side -> seed -> accuracy.
 
     Raises:
-      BadInput: a task was not trained alone.
+      BadInput: a task was not trained alone, or never to the end.
     """
     found = {}
     for side in SIDES:
-        alone = [m for m in members if m["overrides"].get("task.tasks") == side]
+        alone = [m for m in members if m["final"] and m["overrides"].get("task.tasks") == side]
         if not alone:
-            raise BadInput(f"expected members with task.tasks={side}, to compare with, got none")
+            raise BadInput(
+                f"expected members with task.tasks={side} that finished, to compare with, got none"
+            )
         metric = f"accuracy_{side}"
         (best,) = best_settings(alone, ["task.tasks"], ["task.tasks"], metric).values()
         found[side] = {m["seed"]: m["final"]["test"][metric] for m in best}
@@ -70,7 +72,7 @@ def table(members: Sequence[Member], method: Sequence[str], select: str) -> str:
     Raises:
       BadInput: no single-task members, or a metric that no member has.
     """
-    alone = single_tasks(members, method)
+    alone = single_tasks(members)
     both = [m for m in members if m["overrides"].get("task.tasks", "both") == "both"]
     rows = []
     for (_, name), found in best_settings(both, [], method, select).items():

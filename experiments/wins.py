@@ -71,12 +71,13 @@ def best_settings(
                 member
             )
     sign, select = (-1, select[1:]) if select.startswith("-") else (1, select)
-    best: dict[tuple[str, str], tuple[tuple[int, float], list[Member]]] = {}
+    best: dict[tuple[str, str], tuple[tuple[int, bool, float], list[Member]]] = {}
     # In the order of their values: files are named by a hash, which must not decide what is equal.
     for (problem, name, _), found in sorted(settings.items(), key=lambda item: item[0][2]):
         check_metric("select", select, found[0]["final"]["validation"])
-        mean = float(np.mean([m["final"]["validation"][select] for m in found]))
-        score = len(found), comparable(sign * mean)
+        # float: what is not finite was written as text.
+        mean = float(np.mean([float(m["final"]["validation"][select]) for m in found]))
+        score = len(found), mean == mean, comparable(sign * mean)  # NaN comes last
         if (problem, name) not in best or score > best[problem, name][0]:
             best[problem, name] = score, found
     return {key: found for key, (_, found) in best.items()}
@@ -99,7 +100,7 @@ def chosen(
     results: Results = defaultdict(dict)
     for (problem, name), found in best_settings(members, by, method, select).items():
         check_metric("metric", metric, found[0]["final"]["test"])
-        results[problem][name] = {m["seed"]: m["final"]["test"][metric] for m in found}
+        results[problem][name] = {m["seed"]: float(m["final"]["test"][metric]) for m in found}
     return dict(results)
 
 

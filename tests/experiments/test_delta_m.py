@@ -55,3 +55,9 @@ def test_a_sweep_without_single_tasks_is_refused():
         delta_m.table([member(0, 0.5, 0.5)], METHOD, "accuracy")
     with pytest.raises(BadInput, match="no metric 'acuracy'"):
         delta_m.table([*SINGLE, member(0, 0.5, 0.5)], METHOD, "acuracy")
+
+
+def test_a_single_task_that_never_finished_is_refused():
+    stopped = [{**m, "final": {}} for m in SINGLE]
+    with pytest.raises(BadInput, match="expected members with task.tasks=left that finished"):
+        delta_m.table([*stopped, member(0, 0.5, 0.5)], METHOD, "accuracy")

@@ -76,3 +76,10 @@ def test_the_table_counts_over_the_problems(tmp_path, capsys):
         wins.read_members([tmp_path / "members"])
     with pytest.raises(BadInput, match="no metric 'acuracy'"):
         wins.chosen([member(0, 1.0)], ["data.path"], ["loss.name"], "acuracy", "accuracy")
+
+
+def test_a_metric_that_is_not_finite_is_read_and_never_the_best():
+    members = [member(s, 0.9, rate=0.01, validation="NaN") for s in range(2)]
+    members += [member(s, "-Infinity", rate=0.1, validation=0.5) for s in range(2)]
+    for order in (members, members[::-1]):
+        assert chosen(order)["a.csv"]["ours"] == {0: -np.inf, 1: -np.inf}

@@ -20,7 +20,14 @@ from tests.invariants.soup_models import (
     stacked,
 )
 from xloss import classification
-from xloss.optim import interpolate, learned_soup, mixed_soup, soup_ensemble_gap, uniform_soup
+from xloss.optim import (
+    greedy_soup,
+    interpolate,
+    learned_soup,
+    mixed_soup,
+    soup_ensemble_gap,
+    uniform_soup,
+)
 
 # 4: soup and ensemble
 
@@ -197,3 +204,15 @@ TREE = {"w": jnp.zeros(2)}
 def test_mistakes_speak_in_the_house_form(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_weights_whose_sum_overflows():
+    trees = [jnp.array(1.0), jnp.array(3.0)]
+    assert float(uniform_soup(trees, weights=jnp.array([3e38, 3e38]))) == 2.0
+    assert float(uniform_soup(trees, weights=[1e308, 1e308])) == 2.0
+
+
+def test_a_model_without_a_metric_comes_after_one_of_minus_infinity():
+    metrics = {0.0: -jnp.inf, 1.0: jnp.nan}
+    soup = greedy_soup([jnp.array(0.0), jnp.array(1.0)], lambda w: metrics.get(float(w), jnp.nan))
+    assert soup.ingredients == (0,) and float(soup.params) == 0.0

@@ -265,3 +265,42 @@ def test_db_mtl_forgets_as_beta_over_a_power_of_the_step():
     np.testing.assert_allclose(fresh, GRADS, rtol=1e-6)
     with pytest.raises(ValueError, match=r"state\.average"):
         aggregators.db_mtl_average(GRADS[:, :2], one, state)
+
+
+def test_messages_use_the_arguments_own_names():
+    bad = jnp.ones((2, 2))
+    with pytest.raises(ValueError, match=r"dwa: expected last \[T\]"):
+        dwa(bad, LOSSES)
+    with pytest.raises(ValueError, match=r"famo_step: expected losses_before \[T\]"):
+        famo_step(famo_init(3), bad, LOSSES)
+    with pytest.raises(TypeError, match="famo_init: expected dtype float32 or float64"):
+        famo_init(2, dtype=jnp.int32)
+
+
+def test_a_scalar_minimum_is_a_number_of_any_kind():
+    want = famo(LOSSES, famo_init(3), minima=jnp.ones(3) * -1.0)
+    for minima in (-1, -1.0, np.float64(-1.0), jnp.float32(-1.0), jnp.int32(-1)):
+        assert float(famo(LOSSES, famo_init(3), minima=minima)) == float(want)
+
+
+def test_dtypes_may_differ_and_the_wider_one_is_returned(x64):
+    narrow, wide = LOSSES.astype(jnp.float32), LOSSES.astype(jnp.float64)
+    state = famo_init(3)
+    assert famo(narrow, state).dtype == jnp.float32
+    assert famo(wide, state).dtype == jnp.float64
+    assert famo_step(state, wide, wide / 2).logits.dtype == jnp.float32
+    assert uncertainty(narrow, wide).dtype == jnp.float64
+    for others in ((GRADS, wide), (GRADS.astype(jnp.float64), narrow)):
+        penalty, weights = gradnorm(jnp.zeros(3, jnp.float32), *others, narrow)
+        assert penalty.dtype == weights.dtype == jnp.float64
+
+
+def test_gradnorm_where_every_loss_is_0_and_lengths_are_far_apart():
+    zeros, ones = jnp.zeros(2), jnp.ones(2)
+    grads = jnp.array([[3.0, 4.0], [3e-25, 4e-25]])
+    slope, _ = jax.grad(gradnorm, has_aux=True)(zeros, grads, zeros, ones)
+    assert np.all(np.isfinite(slope))
+    penalty, _ = gradnorm(
+        zeros, grads[1:].repeat(2, axis=0) * jnp.array([[1.0], [2.0]]), ones, ones
+    )
+    np.testing.assert_allclose(penalty, 5e-25, rtol=1e-5)

@@ -268,9 +268,9 @@ def test_checkpoint_steps():
         (lambda: three(anchors=(60, 2**31)), ValueError, r"expected anchors in \[1, 2\^31\)"),
         (lambda: three(anchors=(60.0,)), TypeError, "expected anchors in steps, an int, got 60.0"),
         (lambda: three(anchors=60), TypeError, "expected anchors to be a sequence of ints"),
-        (lambda: three(decay_fraction=0.0), ValueError, "decay of at least one step"),
-        (lambda: three(decay_fraction=1.1), ValueError, r"expected decay_fraction in \[0, 1\]"),
-        (lambda: three(decay_fraction=6), ValueError, r"expected decay_fraction in \[0, 1\]"),
+        (lambda: three(decay_fraction=0.001), ValueError, "decay of at least one step"),
+        (lambda: three(decay_fraction=1.1), ValueError, r"expected decay_fraction in \(0, 1\]"),
+        (lambda: three(decay_fraction=6), ValueError, r"expected decay_fraction in \(0, 1\]"),
         (lambda: three(rewarmup_fraction=0.95), ValueError, r"got \[60, 120\) with 57 \+ 6 steps"),
         (lambda: three(rewarmup_fraction=jnp.float32(0)), TypeError, "to be a Python number"),
         (lambda: wsd(1.0, total_steps=10, warmup_steps=6, decay_steps=5), ValueError,
@@ -304,3 +304,8 @@ def test_the_valley_is_flat_along_the_river_and_of_the_given_curvature_across(x6
     np.testing.assert_allclose(jnp.trace(hessian), 3.0 * (1 + cosine**2), rtol=1e-12)
     np.testing.assert_allclose(jnp.linalg.det(hessian), 0.0, atol=1e-12)
     assert river_valley_loss(river.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_a_decay_of_no_length_is_refused_by_its_own_name():
+    with pytest.raises(ValueError, match=r"wsd_s: expected decay_fraction in \(0, 1\], got 0"):
+        three(decay_fraction=0.0)

@@ -57,10 +57,11 @@ class CorrelationReport:
             "worst": self.worst_sign_error,
         }
         shown = {head: values for head, values in columns.items() if values is not None}
+        heads = {head: f"{head:>6}" for head in shown}
         width = max(len(name) for name in ("measure", *self.names))
-        lines = [f"{self.num_models} models", "  ".join([f"{'measure':{width}}", *shown])]
+        lines = [f"{self.num_models} models", "  ".join([f"{'measure':{width}}", *heads.values()])]
         for row in np.argsort(self.mean_sign_error, kind="stable"):
-            cells = [f"{values[row]:{len(head)}.3f}" for head, values in shown.items()]
+            cells = [f"{values[row]:{len(heads[head])}.3f}" for head, values in shown.items()]
             lines.append("  ".join([f"{self.names[row]:{width}}", *cells]))
         return "\n".join([*lines, self.warning])
 

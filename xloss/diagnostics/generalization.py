@@ -167,7 +167,7 @@ def adjusted(
 
 def frobenius(x: Array) -> Array:
     """Root of the sum of squares, which do not overflow or vanish on the way; NaN stays."""
-    peak = jnp.max(jnp.abs(x))
+    peak = jnp.max(jnp.abs(x), initial=0.0)
     scale = jnp.where(peak == 0, jnp.ones_like(peak), peak)
     return peak * jnp.sqrt(jnp.sum(jnp.square(x / scale)))
 
@@ -213,13 +213,24 @@ def _input_sizes(
 ) -> tuple[tuple[int, int] | None, ...] | None:
     if input_sizes is None:
         return None
-    sizes = tuple(n if n is None else tuple(n) for n in input_sizes)
-    if len(sizes) != len(kernels):
+    if len(input_sizes) != len(kernels):
         raise ValueError(
             f"{function}: expected input_sizes, one for each of {len(kernels)} weights, "
-            f"got {len(sizes)}"
+            f"got {len(input_sizes)}"
         )
-    return sizes
+    sizes: list[tuple[int, int] | None] = []
+    for size, w in zip(input_sizes, kernels, strict=True):
+        if size is None:
+            sizes.append(None)
+            continue
+        n, m = layer_norms.map_sizes(function, "input_sizes", size, axes=2)
+        sizes.append((n, m))
+        if w.ndim != 4:
+            raise ValueError(
+                f"{function}: expected input_sizes None beside weights that are no kernel "
+                f"[height, width, in, out], got {(n, m)} beside {w.shape}"
+            )
+    return tuple(sizes)
 
 
 @functools.partial(jax.jit, static_argnames=("sizes", "adjust"))

@@ -116,7 +116,7 @@ def conv_spectral_norm(kernel: ArrayLike, input_size: tuple[int, int]) -> Array:
         raise ValueError(
             f"{name}: expected kernel [height, width, in, out] with entries, got {array.shape}"
         )
-    return _conv_spectral(array, size=_sizes(name, "input_size", input_size, axes=2))
+    return _conv_spectral(array, size=map_sizes(name, "input_size", input_size, axes=2))
 
 
 def path_norm(
@@ -161,7 +161,7 @@ def path_norm(
         raise TypeError(
             f"{name}: expected apply_fn to be a function, got {checks.describe(apply_fn)}"
         )
-    shape = _sizes(name, "input_shape", input_shape)
+    shape = map_sizes(name, "input_shape", input_shape)
     leaves, treedef = jax.tree.flatten(params)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     real = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
@@ -194,7 +194,8 @@ def log_path_norm(kernels: Sequence[ArrayLike], biases: Sequence[ArrayLike] | No
       ValueError: no kernels, shapes that do not follow on each other, not one bias a kernel.
 
     Numerics:
-      To a few ulp of the log, and as many exps and logs as there are weights.
+      To a few ulp of the log, and as many exps and logs as there are weights. The derivative in a
+      weight of 0 is 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -254,9 +255,14 @@ def widest(arrays: Iterable[Array]) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
-def _sizes(
+def map_sizes(
     function: str, name: str, sizes: Sequence[int], axes: int | None = None
 ) -> tuple[int, ...]:
+    """A shape (of ``axes`` axes, if given) as a tuple.
+
+    Raises:
+      ValueError: it is no sequence of ints >= 1, or of another length.
+    """
     found = tuple(sizes) if isinstance(sizes, Sequence) else None
     whole = found is not None and all(type(n) is int and n >= 1 for n in found)
     if found is None or not whole or (axes is not None and len(found) != axes):
@@ -268,15 +274,23 @@ def _sizes(
 @functools.partial(jax.jit, static_argnames="dtype")
 def _log_paths(matrices, biases, *, dtype):
     def log_square(x):
-        return 2 * jnp.log(jnp.abs(x.astype(dtype)))
+        # The derivative of a path's square is 0 where a weight is, not the 2 / 0 of its logarithm.
+        x = jnp.abs(x.astype(dtype))
+        return jnp.where(x == 0, -jnp.inf, 2 * jnp.log(jnp.where(x == 0, 1.0, x)))
+
+    def add(logs, axis=None):
+        # Nor has a unit that no path reaches a derivative of 0 / 0.
+        lost = jnp.all(jnp.isneginf(logs), axis=axis, keepdims=True)
+        found = jax.nn.logsumexp(jnp.where(lost, 0.0, logs), axis=axis)
+        return jnp.where(jnp.squeeze(lost, axis=axis), -jnp.inf, found)
 
     logs = jnp.zeros(matrices[0].shape[0], dtype)
     for i, w in enumerate(matrices):
         terms = logs[:, None] + log_square(w)
         if biases is not None:
             terms = jnp.concatenate([terms, log_square(biases[i])[None, :]], axis=0)
-        logs = jax.nn.logsumexp(terms, axis=0)
-    return jax.nn.logsumexp(logs)
+        logs = add(terms, axis=0)
+    return add(logs)
 
 
 def _scaled(x: Array) -> tuple[Array, Array]:
@@ -289,7 +303,8 @@ def _scaled(x: Array) -> tuple[Array, Array]:
 @jax.jit
 def _spectral(matrix):
     peak, scaled = _scaled(matrix)
-    return peak * jnp.max(jnp.linalg.svd(scaled, compute_uv=False))
+    # The first is the greatest; a maximum would mix the gradients of equal ones.
+    return peak * jnp.linalg.svd(scaled, compute_uv=False)[0]
 
 
 @functools.partial(jax.jit, static_argnames="num_iters")

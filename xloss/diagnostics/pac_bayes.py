@@ -64,7 +64,7 @@ def pac_bayes_sigma(
 
     Raises:
       TypeError: wrong dtypes, or apply_fn is no function.
-      ValueError: numbers out of range, logits that do not fit the labels.
+      ValueError: numbers out of range, no examples, logits that do not fit the labels.
 
     Numerics:
       search_steps x num_draws + 1 passes over the data. Every sigma is tried with the same draws,
@@ -110,6 +110,8 @@ def pac_bayes_sigma(
         raise ValueError(f"{name}: expected params with at least one array, got {params!r}")
     leaves = [numerics.promote(checks.floating(name, "params", x)) for x in leaves]
     inputs, labels = data[0], checks.integer(name, "labels", data[1])
+    if labels.size == 0:
+        raise ValueError(f"{name}: expected at least one example, got labels {labels.shape}")
     dtype = layer_norms.widest(leaves)
 
     def accuracy(leaves: list[Array]) -> Array:
@@ -121,7 +123,7 @@ def pac_bayes_sigma(
                 f"{name}: expected apply_fn(params, inputs) of shape {(*labels.shape, 'K')}, "
                 f"got {logits.shape}"
             )
-        right = jnp.argmax(logits, axis=-1) == labels
+        right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
         right &= ~jnp.any(jnp.isnan(logits), axis=-1)
         return jnp.mean(right, dtype=dtype)
 
@@ -247,12 +249,16 @@ def pac_bayes_measures(
 
 @functools.partial(jax.jit, static_argnames="adjust")
 def _bounds(kernels, starts, sigma, magnitude_sigma, eps, num_samples, *, adjust):
-    flat = [jnp.ravel(numerics.promote(w)) for w in kernels]
-    first = [jnp.ravel(numerics.promote(w)) for w in starts]
-    dtype = layer_norms.widest((*flat, *first))
-    w = jnp.concatenate([x.astype(dtype) for x in flat])
-    shift = w - jnp.concatenate([x.astype(dtype) for x in first])
-    references = {"init": generalization.frobenius(shift), "orig": generalization.frobenius(w)}
+    dtype = layer_norms.widest((*kernels, *starts))
+    # Leaf by leaf: one vector of all weights would gather those that are sharded.
+    wide = [w.astype(dtype) for w in kernels]
+    shifts = [w - v.astype(dtype) for w, v in zip(wide, starts, strict=True)]
+    count = float(sum(w.size for w in kernels))
+
+    def norm_of(leaves: list[Array]) -> Array:
+        return generalization.frobenius(jnp.stack([generalization.frobenius(x) for x in leaves]))
+
+    references = {"init": norm_of(shifts), "orig": norm_of(wide)}
     m = jnp.asarray(num_samples, dtype)
 
     def tail(scale: Array) -> Array:
@@ -266,11 +272,12 @@ def _bounds(kernels, starts, sigma, magnitude_sigma, eps, num_samples, *, adjust
     roots = {"pacbayes_flatness": 1 / scale}
     if magnitude_sigma is not None:
         s, e = jnp.asarray(magnitude_sigma, dtype), jnp.asarray(eps, dtype)
-        below = 2 * jnp.log(jnp.hypot(e, s * shift))
+        below = [2 * jnp.log(jnp.hypot(e, s * shift)) for shift in shifts]
         for of, norm in references.items():
-            mean = norm / jnp.sqrt(jnp.asarray(float(w.size), dtype))
+            mean = norm / jnp.sqrt(jnp.asarray(count, dtype))
             above = 2 * jnp.log(jnp.hypot(e, jnp.hypot(s, 1.0) * mean))
-            values[f"pacbayes_mag_{of}"] = jnp.sum(above - below) / 4 + tail(s)
+            terms = sum((jnp.sum(above - x) for x in below), jnp.zeros([], dtype))
+            values[f"pacbayes_mag_{of}"] = terms / 4 + tail(s)
         roots["pacbayes_mag_flatness"] = 1 / s
     found = generalization.adjusted({}, roots, num_samples, adjust)
     if adjust:

@@ -109,7 +109,8 @@ def greedy_soup(
     if all(math.isnan(single) for single in singles):
         raise ValueError(f"{name}: expected a metric for one tree at least, got NaN for all")
     ascending = sorted(
-        range(size), key=lambda i: -math.inf if math.isnan(singles[i]) else singles[i]
+        range(size),
+        key=lambda i: (False, 0.0) if math.isnan(singles[i]) else (True, singles[i]),
     )
     first, *rest = reversed(ascending)
 

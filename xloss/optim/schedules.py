@@ -286,7 +286,7 @@ def _decayed(decay: str, down: Array, length: Array, ratio: Array) -> Array:
 def _segments(
     name: str, anchors: Sequence[int], decay_fraction: float, warmup: int, rewarmup: float
 ) -> tuple[_Segment, ...]:
-    decay_fraction = _fraction(name, "decay_fraction", decay_fraction)
+    decay_fraction = _fraction(name, "decay_fraction", decay_fraction, open_low=True)
     if isinstance(anchors, str) or not isinstance(anchors, Sequence | np.ndarray):
         raise TypeError(f"{name}: expected anchors to be a sequence of ints, got {anchors!r}")
     ends = [_steps(name, "anchors", anchor, low=1) for anchor in anchors]
@@ -313,10 +313,10 @@ def _steps(name: str, argument: str, value: int, *, low: int = 0) -> int:
     return int(value)
 
 
-def _fraction(name: str, argument: str, value: float) -> float:
+def _fraction(name: str, argument: str, value: float, *, open_low: bool = False) -> float:
     if isinstance(value, jax.Array):  # it decides numbers of steps, which cannot be traced
         raise TypeError(f"{name}: expected {argument} to be a Python number, got {value!r}")
-    return checks.number(name, argument, value, low=0.0, high=1.0)
+    return checks.number(name, argument, value, low=0.0, high=1.0, open_low=open_low)
 
 
 def _count(name: str, count: ArrayLike) -> Array:

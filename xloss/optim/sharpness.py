@@ -73,7 +73,7 @@ def sharpness(
       many times, it belongs inside ``jax.jit`` with the batch as an argument.
       "hessian_top" costs a gradient and num_iters products of the Hessian with a vector (forward
       over reverse: the loss needs forward derivatives, which a custom_vjp has not), and keeps three
-      trees of the size of params. It is the greatest Ritz value: but for rounding (1e-7 of the
+      trees of the size of params. It is the greatest Ritz value: but for rounding (1e-6 of the
       eigenvalue of greatest magnitude) never above the eigenvalue, rising to it with num_iters, and
       exact once that reaches the number of distinct eigenvalues. The same key gives the same
       number. A mask that leaves nothing gives 0.
@@ -142,10 +142,12 @@ def _top_eigenvalue(product: Callable[[PyTree], PyTree], start: PyTree, num_iter
     """Greatest Ritz value of a symmetric product after num_iters steps of Lanczos from start.
 
     Without reorthogonalisation: what rounding adds are copies of eigenvalues that are there
-    already, which do not move the greatest.
+    already, which do not move the greatest. Directions that are rounding and nothing else are left
+    out, though: each of them would move it by some more of that.
     """
-    _, first = trees.norm_and_unit(start)
-    dtype = trees.dtype_of(first)
+    _, unit = trees.norm_and_unit(start)
+    dtype = trees.dtype_of(unit)
+    first = perturbation.cast_like(unit, start)  # a Hessian product takes its params' dtypes
 
     def step(
         state: tuple[PyTree, PyTree, Array], _: None
@@ -160,10 +162,12 @@ def _top_eigenvalue(product: Callable[[PyTree], PyTree], start: PyTree, num_iter
     zero = jax.tree.map(jnp.zeros_like, first)
     initial = (zero, first, jnp.zeros([], dtype))
     _, (alphas, betas) = jax.lax.scan(step, initial, length=num_iters)
-    # Once a beta is 0 all that the start can reach is found, and the alphas behind it are 0, which
-    # is no eigenvalue: put the first in their place, which is never above the greatest.
-    alive = jnp.cumprod(jnp.concatenate([jnp.ones(1, dtype), betas[:-1]]) != 0) == 1
+    # Once a beta is 0 or rounding all that the start can reach is found, and what is behind it
+    # tells nothing: put the first alpha in its place, which is never above the eigenvalue.
+    size = jnp.maximum(jnp.max(jnp.abs(alphas)), jnp.max(betas))
+    over = ~(betas[:-1] <= 10 * float(jnp.finfo(dtype).eps) * size)  # NaN stays
+    alive = jnp.cumprod(jnp.concatenate([jnp.ones(1, jnp.bool_), over])) == 1
     diagonal = jnp.where(alive, alphas, alphas[0])
-    beside = betas[:-1]
+    beside = jnp.where(alive[1:], betas[:-1], jnp.zeros_like(betas[:-1]))
     matrix = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
     return jnp.max(jnp.linalg.eigvalsh(matrix))

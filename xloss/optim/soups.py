@@ -209,6 +209,8 @@ def _shares(name: str, size: int, weights: ArrayLike | None) -> list[tuple[int, 
     if isinstance(weights, jax.Array):
         weights = numerics.promote(checks.floating(name, "weights", weights))
         checks.same_shape(name, "weights", weights, (size,))
+        # So that no sum overflows; not over the peak, whose reciprocal may be flushed to 0.
+        weights = jnp.where(jnp.max(weights) > 1, weights / (2.0 * size), weights)
         total = jnp.cumsum(weights)
         none = total == 0
         shares = jnp.where(none, 0.0, weights / jnp.where(none, 1.0, total))

@@ -47,7 +47,8 @@ def conflict(grads: PyTree) -> Conflict:
       ValueError: leaves without a common task axis.
 
     Numerics:
-      From one [T, T] reduction; squares neither overflow nor vanish.
+      From one [T, T] reduction; squares neither overflow nor vanish, however far the lengths are
+      apart. NaN or inf in a gradient gives NaN beside it, and as the rate.
 
     Example:
       >>> import jax.numpy as jnp
@@ -65,12 +66,11 @@ def conflict(grads: PyTree) -> Conflict:
 
 @jax.jit
 def _conflict(grads):
-    matrix, _ = gram.gram(grads)
+    matrix, scales = gram.by_task(grads)
     cosines, _ = gram.cosines(matrix)
-    squares = jnp.diagonal(matrix)
-    lengths = jnp.sqrt(squares)
-    total = squares[:, None] + squares[None, :]
-    similar = 2.0 * lengths[:, None] * lengths[None, :] / jnp.where(total > 0, total, 1.0)
-    tasks = lengths.size
+    ratio = gram.length_ratios(matrix, scales)
+    similar = jnp.where(ratio == 0, 0.0, 2.0 / (ratio + 1.0 / jnp.where(ratio == 0, 1.0, ratio)))
+    tasks = scales.size
     negative = jnp.sum(jnp.triu(cosines < 0, k=1), dtype=matrix.dtype)
-    return Conflict(cosines, similar, negative / max(tasks * (tasks - 1) // 2, 1))
+    rate = negative / max(tasks * (tasks - 1) // 2, 1)
+    return Conflict(cosines, similar, jnp.where(jnp.any(jnp.isnan(cosines)), jnp.nan, rate))

@@ -59,6 +59,7 @@ def db_mtl(
 
     Numerics:
       A gradient of 0 takes no part. One that is shorter than eps is not brought to full length.
+      NaN in a gradient gives NaN weights.
 
     Example:
       >>> import jax.numpy as jnp
@@ -190,13 +191,13 @@ def _losses(name: str, losses: ArrayLike, grads: PyTree) -> Array:
 
 @jax.jit
 def _db_mtl(grads, losses, eps):
-    matrix, unit = gram.gram(grads)
+    matrix, scales = gram.by_task(grads)
     eps = jnp.asarray(eps, matrix.dtype)
     of_log = 1.0 if losses is None else 1.0 / (losses.astype(matrix.dtype) + eps)
-    lengths = jnp.sqrt(jnp.diagonal(matrix)) * unit * of_log
+    lengths = jnp.sqrt(jnp.diagonal(matrix)) * scales * of_log
     reach = lengths + eps
-    weights = of_log * jnp.max(lengths) / jnp.where(reach > 0, reach, 1.0)
-    weights = jnp.where(lengths > 0, weights, 0.0)
+    weights = of_log * jnp.max(lengths) / jnp.where(reach == 0, 1.0, reach)
+    weights = jnp.where(lengths == 0, 0.0, weights)
     return gram.combine(grads, weights), weights
 
 

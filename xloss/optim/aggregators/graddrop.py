@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xloss import checks, numerics
+from xloss.optim import trees
 from xloss.optim.aggregators import gram
 from xloss.typing import Array, PRNGKey, PyTree
 
@@ -170,13 +171,14 @@ def _graddrop(grads, key, uniform, leak, eps):
         ]
     else:
         draws = jax.tree.leaves(uniform)
-    found, kept, size = [], 0.0, 0
+    dtype = trees.dtype_of(grads)
+    found, kept, size = [], jnp.zeros([], dtype), 0
     for g, u in zip(leaves, draws, strict=True):
         wide = numerics.promote(g)
         mask = _kept(wide, u.astype(wide.dtype), eps)
         rest = numerics.scalar(leak, wide)
         found.append(jnp.sum((rest + (1.0 - rest) * mask) * wide, axis=0).astype(g.dtype))
-        kept = kept + jnp.sum(mask, axis=tuple(range(1, mask.ndim)))
+        kept = kept + jnp.sum(mask, axis=tuple(range(1, mask.ndim)), dtype=dtype)
         size += mask[0].size
     return jax.tree.unflatten(structure, found), kept / max(size, 1)
 

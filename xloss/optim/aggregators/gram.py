@@ -61,7 +61,30 @@ def gram(grads: PyTree) -> Gram:
     peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0.0) for x in wide], zero)
     scale = jnp.where(peak == 0, one, peak)
     # No reshape: flattening a sharded leaf would gather it, contracting several axes does not.
-    return Gram(sum((_inner(x / scale) for x in wide), zero), scale)
+    return Gram(sum((_inner(_over(x, scale)) for x in wide), zero), scale)
+
+
+def by_task(grads: PyTree) -> tuple[Array, Array]:
+    """Inner products [T, T] of the gradients, each over its own greatest entry, and those [T].
+
+    For methods that look at angles and lengths apart: a gradient 1e-20 times as long as another
+    keeps its angle, while its square beside the other's would vanish in :func:`gram`.
+    """
+    dtype = trees.dtype_of(grads)
+    wide = [x.astype(dtype) for x in jax.tree.leaves(grads)]
+    peaks = [jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0) for x in wide]
+    peak = functools.reduce(jnp.maximum, peaks)
+    scales = jnp.where(peak == 0, jnp.ones_like(peak), peak)
+    over = [_over(x, jnp.expand_dims(scales, tuple(range(1, x.ndim)))) for x in wide]
+    return sum((_inner(x) for x in over), jnp.zeros([], dtype)), scales
+
+
+def length_ratios(matrix: Array, scales: Array) -> Array:
+    """||g_s|| / ||g_t|| [T, T] of what :func:`by_task` returns; 0 beside a gradient of 0, and inf
+    where no float holds it."""
+    _, inverse = cosines(matrix)
+    ratios = jnp.sqrt(jnp.diagonal(matrix))[:, None] * inverse[None, :]
+    return jnp.where(ratios == 0, ratios, ratios * _over(scales[:, None], scales[None, :]))
 
 
 def mean_square(matrix: Array) -> Array:
@@ -72,10 +95,10 @@ def mean_square(matrix: Array) -> Array:
 
 def cosines(matrix: Array) -> tuple[Array, Array]:
     """Cosines [T, T] of a Gram matrix and 1 / length [T]; rows, columns and 1 / length of a
-    gradient of 0 are 0."""
+    gradient of 0 are 0, those of NaN are NaN."""
     lengths = jnp.sqrt(jnp.diagonal(matrix))
-    there = lengths > 0
-    inverse = jnp.where(there, 1 / jnp.where(there, lengths, 1), jnp.zeros_like(lengths))
+    none = lengths == 0
+    inverse = jnp.where(none, jnp.zeros_like(lengths), 1 / jnp.where(none, 1, lengths))
     return matrix * inverse[:, None] * inverse[None, :], inverse
 
 
@@ -92,6 +115,12 @@ def combine(grads: PyTree, weights: Array) -> PyTree:
         return _contract(weights, wide, (0,)).astype(x.dtype)
 
     return jax.tree.map(total, grads)
+
+
+def _over(x: Array, scale: Array) -> Array:
+    """x / scale, where a compiler that multiplies by 1 / scale instead would flush that to 0."""
+    shrink = jnp.where(scale > 1, jnp.asarray(0.25, scale.dtype), jnp.ones_like(scale))
+    return (x * shrink) / (scale * shrink)
 
 
 def _inner(x: Array) -> Array:

@@ -41,7 +41,8 @@ def upgrad(grads: PyTree, *, key: PRNGKey | None = None) -> tuple[PyTree, Array]
       P(g_t) = g_t + sum over s of x_s g_s with x >= 0 of the least length: T quadratic programs of
       T numbers on the cosines, by an interior-point method of a fixed number of steps, together.
       The reference adds 1e-4 to the diagonal; here it is rounding, so d . g_s falls below 0 by
-      rounding alone. A gradient of 0 takes no part. Of opposite gradients nothing is left.
+      rounding alone. A gradient of 0 takes no part, one that is 1e-20 times as long as another
+      does. Of opposite gradients nothing is left. NaN in a gradient gives NaN weights.
 
     Example:
       >>> import jax.numpy as jnp
@@ -61,16 +62,18 @@ def upgrad(grads: PyTree, *, key: PRNGKey | None = None) -> tuple[PyTree, Array]
 
 @jax.jit
 def _upgrad(grads):
-    matrix, _ = gram.gram(grads)
+    matrix, scales = gram.by_task(grads)
     cosines, inverse = gram.cosines(matrix)
-    there = inverse > 0
+    there = inverse != 0  # NaN is there
     # A task without gradient gets a 1 on the diagonal and no pull: its x is 0.
     filled = cosines + jnp.diag(jnp.where(there, 0.0, 1.0))
     found = jax.vmap(lambda pull: _least(filled, pull))(cosines)
-    # Coefficients of the unit vectors: row t projects g_t / ||g_t||.
-    lengths = jnp.where(there, 1.0 / jnp.where(there, inverse, 1.0), 0.0)
-    total = jnp.ones_like(lengths) + (lengths @ found) * inverse
-    weights = jnp.where(there, total, 1.0) / lengths.size
+    # Coefficients of the unit vectors: row t projects g_t / ||g_t||. A coefficient that no float
+    # holds is held below the greatest, with room for the sum.
+    most = 1e-10 * float(jnp.finfo(matrix.dtype).max)
+    ratios = jnp.minimum(gram.length_ratios(matrix, scales), most)
+    total = jnp.ones_like(inverse) + jnp.sum(ratios * found, axis=0)
+    weights = jnp.where(there, total, 1.0) / inverse.size
     return gram.combine(grads, weights), weights
 
 

@@ -50,7 +50,7 @@ def dwa(last: ArrayLike, before: ArrayLike, *, temperature: ArrayLike = 2.0) -> 
       (median-research-group/LibMTL).
     """
     name = "dwa"
-    last, before = check_losses(name, last, before=before)
+    last, before = check_losses(name, last, "last", before=before)
     temperature = checks.number(name, "temperature", temperature, low=0.0, open_low=True)
     return _dwa(last, before, temperature)
 

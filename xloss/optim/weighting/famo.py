@@ -47,6 +47,7 @@ def famo_init(num_tasks: int, *, dtype: jnp.dtype = jnp.float32) -> FamoState:
       The state of step 0.
 
     Raises:
+      TypeError: another dtype.
       ValueError: num_tasks < 1.
 
     Numerics:
@@ -64,6 +65,8 @@ def famo_init(num_tasks: int, *, dtype: jnp.dtype = jnp.float32) -> FamoState:
     """
     if isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or num_tasks < 1:
         raise ValueError(f"famo_init: expected num_tasks an integer >= 1, got {num_tasks!r}")
+    if jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)):
+        raise TypeError(f"famo_init: expected dtype float32 or float64, got {dtype!r}")
     logits = jnp.zeros([num_tasks], dtype)
     return FamoState(logits, optax.scale_by_adam().init(logits))
 
@@ -107,7 +110,7 @@ def famo(losses: ArrayLike, state: FamoState, *, minima: ArrayLike = 0.0) -> Arr
     """
     name = "famo"
     losses, minima, logits = check_losses(
-        name, losses, minima=_minima(name, minima, losses), logits=state.logits
+        name, losses, minima=_minima(name, minima, "losses", losses), logits=state.logits
     )
     return _famo(losses, minima, logits)
 
@@ -164,8 +167,9 @@ def famo_step(
     before, after, minima, logits = check_losses(
         name,
         losses_before,
+        "losses_before",
         losses_after=losses_after,
-        minima=_minima(name, minima, losses_before),
+        minima=_minima(name, minima, "losses_before", losses_before),
         logits=state.logits,
     )
     rate = checks.number(name, "learning_rate", learning_rate, low=0.0, open_low=True)
@@ -174,12 +178,13 @@ def famo_step(
     return FamoState(found.astype(state.logits.dtype), adam)
 
 
-def _minima(name: str, minima: ArrayLike, losses: ArrayLike) -> Array:
-    minima, losses = (
-        checks.floating(name, argument, value)
-        for argument, value in (("minima", minima), ("losses", losses))
-    )
-    return jnp.full(losses.shape, minima) if minima.ndim == 0 else minima
+def _minima(name: str, minima: ArrayLike, argument: str, losses: ArrayLike) -> ArrayLike:
+    """minima for every loss; a scalar takes the losses' dtype, as any other number."""
+    losses = numerics.promote(checks.floating(name, argument, losses))
+    if jnp.ndim(minima) > 0:
+        return minima
+    minima = checks.number(name, "minima", minima)
+    return jnp.full(losses.shape, numerics.scalar(minima, losses))
 
 
 @jax.jit

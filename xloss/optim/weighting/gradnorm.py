@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from xloss import checks, numerics
+from xloss.optim import trees
 from xloss.optim.aggregators import gram
 from xloss.optim.weighting.losses import check_losses
 from xloss.typing import Array, PyTree
@@ -83,12 +84,13 @@ def gradnorm(
 
 @jax.jit
 def _gradnorm(scales, grads, losses, initial_losses, alpha):
-    matrix, unit = gram.gram(jax.lax.stop_gradient(grads))
-    dtype = jnp.promote_types(scales.dtype, matrix.dtype)
+    matrix, unit = gram.by_task(jax.lax.stop_gradient(grads))
+    dtype = trees.dtype_of((scales, matrix))
     lengths = jnp.sqrt(jnp.diagonal(matrix)).astype(dtype) * unit.astype(dtype)
     weights = scales.size * jax.nn.softmax(scales.astype(dtype))
     norms = weights * lengths
     rates = (losses / initial_losses).astype(dtype)
-    rates = rates / jnp.mean(rates)
+    mean = jnp.mean(rates)
+    rates = rates / jnp.where(mean == 0, jnp.ones_like(mean), mean)  # all losses may be 0
     target = jax.lax.stop_gradient(jnp.mean(norms) * rates ** numerics.scalar(alpha, rates))
     return jnp.sum(jnp.abs(norms - target)), weights

@@ -40,7 +40,8 @@ def stch(
       ValueError: losses that are not [T], nadir of another shape, mu <= 0, eps < 0.
 
     Numerics:
-      Losses below 1e-20 of their nadir have a gradient of up to 1e20.
+      Losses below 1e-20 of their nadir have a gradient of up to 1e20. With eps = 0 a loss of 0 has
+      the gradient NaN.
 
     Example:
       >>> import jax.numpy as jnp
