@@ -12,7 +12,6 @@ heartbeat that cannot be written is a warning.
 """
 
 import datetime
-import json
 import os
 import socket
 import sys
@@ -25,8 +24,8 @@ from typing import Any, TypeVar
 import jax
 
 from experiments import workdir
+from experiments.rundir import STATUS, read_status
 
-STATUS = "status.json"
 #: What a train record has of this file; every other number of it repeats from run to run.
 MEASURED = (
     "step_seconds",
@@ -288,15 +287,6 @@ class Watch:
     def _listen(self, event: str, *_: Any, **__: Any) -> None:
         if event == _COMPILED:
             self._compiled += 1
-
-
-def read_status(root: Path) -> dict[str, Any] | None:
-    """status.json of a workdir, None if there is none that can be read."""
-    try:
-        found = json.loads((root / STATUS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and "state" in found else None
 
 
 def device_memory(devices: Any = None) -> dict[str, int] | None:
