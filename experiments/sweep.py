@@ -372,7 +372,7 @@ def main(argv: Sequence[str]) -> None:
     left = sum(len(seeds) - len(members) for _, members in results)
     if left:
         print(f"{left} members of other tasks are not there yet: the last task writes the table, "
-              "or the same command with --task_count=1")  # fmt: skip
+              "or the same command with --task_count=1 (and no --task_index)")  # fmt: skip
         return
     common, names = labels([overrides for overrides, _ in results])
     named = [

@@ -3,7 +3,9 @@
 
 The train step of a config is compiled for 1, 2, 4 and 8 CPU devices with a batch that grows with
 them. Ideally a device's share stays what it was; the goal is within 2 %. Nothing runs, so there is
-no time to report, and what a network adds to a step is not seen: the collectives are listed.
+no time to report, and what a network adds to a step is not seen: the collectives are listed. The
+second device brings the sum of the gradients over devices, which reads and writes them once more:
+beside a small batch of a small model that is more than 2 % of all bytes.
 """
 
 import dataclasses
@@ -21,7 +23,7 @@ from experiments.job import build
 from experiments.program import run_program
 
 DEVICES = (1, 2, 4, 8)
-#: Greatest change, against one device, of each column.
+#: Greatest change of each column, against one device.
 GOAL = 0.02
 COLUMNS = ("FLOPs", "bytes accessed", "arguments", "temporaries")
 
@@ -98,11 +100,13 @@ def table(name: str, shares: Sequence[Share]) -> str:
             for kind, (count, size) in sorted(share.collectives.items())
         )
         lines.append(f"| {share.devices} | {share.batch_size} | {numbers} | {shown or 'none'} |")
-    cells = []
-    for change in changes(shares).values():
-        verdict = "met" if abs(change) <= GOAL else "missed: less" if change < 0 else "missed"
-        cells.append(f"{100 * change:+.2f} % ({verdict})")
-    lines.append(f"| greatest change | goal {100 * GOAL:.0f} % | {' | '.join(cells)} | |")
+    # The one gradient sum that the second device brings is not growth: say what comes after it.
+    for what, first in (("from 1", 0), ("from 2", 1)):
+        cells = []
+        for change in changes(shares[first:]).values():
+            verdict = "met" if abs(change) <= GOAL else "missed: less" if change < 0 else "missed"
+            cells.append(f"{100 * change:+.2f} % ({verdict})")
+        lines.append(f"| change {what} | goal {100 * GOAL:.0f} % | {' | '.join(cells)} | |")
     return "\n".join(lines)
 
 

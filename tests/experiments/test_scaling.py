@@ -44,6 +44,7 @@ def test_the_table_says_what_is_met_and_what_is_not():
     assert lines[4] == "| 1 | 64 | 100 | 100 | 100 | 100 | none |"
     assert lines[5] == "| 2 | 128 | 101 | 103 | 100 | 97 | 1 all-reduce (1,024) |"
     assert lines[6] == (
-        "| greatest change | goal 2 % | +1.00 % (met) | +3.00 % (missed) | +0.00 % (met) | "
+        "| change from 1 | goal 2 % | +1.00 % (met) | +3.00 % (missed) | +0.00 % (met) | "
         "-3.00 % (missed: less) | |"
     )
+    assert lines[7] == f"| change from 2 | goal 2 % |{' +0.00 % (met) |' * 4} |"
