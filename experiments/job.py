@@ -96,14 +96,18 @@ class Job:
         }
 
 
-def build(config: ConfigDict) -> Job:
+def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
     """Validates a config, loads its data and builds its functions.
+
+    Args:
+      config: the config.
+      mesh: (`data`, `model`); None: over the devices of all processes.
 
     Raises:
       BadInput: whatever is wrong with the config or the data, before anything compiles.
     """
     validate(config)
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh() if mesh is None else mesh
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch_size(config.data[name], mesh, name)
     task = importlib.import_module(f"experiments.tasks.{config.task.name}")

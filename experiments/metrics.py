@@ -42,12 +42,16 @@ class MetricWriter:
 
     A last line that a killed process left half written is dropped.
 
+    Attributes:
+      last: split -> its last record, as this object wrote it.
+
     Raises:
       BadInput: a line other than the last is not what this class writes.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, is_main: bool, resume_step: int | None):
         self._is_main = is_main
+        self.last: dict[str, dict[str, Any]] = {}
         if not is_main:
             return
         from tensorboardX import SummaryWriter
@@ -83,6 +87,7 @@ class MetricWriter:
         values = {name: float(value) for name, value in scalars.items()}
         self._file.write(_dump(int(step), split, values))
         self._file.flush()
+        self.last[split] = {"step": int(step), **jsonable(values)}
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{split}/{name}", value, int(step))
         from tqdm import tqdm

@@ -119,6 +119,15 @@ def _warnings(run: Run) -> list[str]:
     messages = list(run.missing)
     if run.records and not run.last("test"):
         messages.insert(0, "This run has not finished: there is no test record yet.")
+    if (state := run.status.get("state", "finished")) != "finished":
+        told = {key: run.status.get(key) for key in ("step", "last_step", "time", "message")}
+        sentence = (
+            f"Last sign of life at {told['time']}: {state}, step {told['step']} of "
+            f"{told['last_step']}"
+        )
+        messages.append(f"{sentence} ({told['message']})." if told["message"] else f"{sentence}.")
+    if isinstance(warned := run.status.get("warnings"), list):
+        messages += [f"Warned of while it ran: {str(text).partition(': ')[2]}." for text in warned]
     if run.injected_gradient:
         messages.append(
             f"{run.loss.get('name', 'This loss')} injects its gradient: the scalar that training "

@@ -10,6 +10,7 @@
   python launch/local.py -n 2 -d 4 -- python -m experiments.run --config=digits --workdir=runs/two
 
 A run that was stopped continues from its last checkpoint when the same command is given again.
+Its status.json says every minute how far it is, how fast, and what it waits for.
 Every key of the config can be set on the line as --config.a.b=value; --dry_run prints them all.
 `python -m experiments.catalogue` lists the losses.
 

@@ -9,7 +9,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 
 from experiments.errors import BadInput
 from experiments.metrics import read_metrics
+
+STATUS = "status.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Run:
       records: what metrics.jsonl says.
       evaluation: the test scores, or None.
       missing: one sentence for each file that is not there.
+      status: what status.json says (`observe.Watch.status`), {} if there is none.
     """
 
     workdir: Path
@@ -64,6 +67,7 @@ class Run:
     records: list[dict[str, Any]]
     evaluation: Evaluation | None
     missing: list[str]
+    status: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -170,7 +174,17 @@ def read_run(workdir: str | os.PathLike) -> Run:
         records=read_metrics(path),
         evaluation=_read_evaluation(path / "evaluation.npz"),
         missing=missing,
+        status=read_status(path) or {},
     )
+
+
+def read_status(root: Path) -> dict[str, Any] | None:
+    """status.json of a workdir, None if there is none that can be read."""
+    try:
+        found = json.loads((root / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "state" in found else None
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,16 @@ with the grid. --choose=KEY adds, for every combination of the other keys, its b
 The seeds of a setting are trained together, by vmap over (state, batch): one compile and one
 program for all of them. Seed s starts from the same key and is given the same batches in the same
 order as `python -m experiments.run --seed=s`, so it computes the same numbers up to the rounding of
-batched products. All of it happens in one process.
+batched products.
+
+One process trains all of it, or the tasks of a Slurm array share it (elsewhere --task_index and
+--task_count say which this is), each with members of its own:
+
+  sbatch --array=0-7 --requeue --wrap "python -m experiments.sweep --config=digits \\
+      --workdir=/shared/tau --set loss.name=comp_sum --set loss.tau=0.5,1.0,1.5"
+
+The task that ends last writes the table. A task that was killed is started again with its index
+(--array=3,6 --task_count=8), or the same command in one process trains what is left.
 
 The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics),
 table.md, table.json and curves.png. The same command again, or one with more seeds or settings,
@@ -32,6 +41,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import os
 import re
 import runpy
 import time
@@ -46,14 +56,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from experiments import sharding
+from experiments import array_task, sharding
 from experiments.config import check_overrides, load_file, locate, resolved, validate
 from experiments.errors import BadInput
 from experiments.job import Job, build
 from experiments.metrics import Progress, jsonable
 from experiments.program import run_program
 from experiments.step import ALL_FINITE
-from experiments.sweep_table import write_table
+from experiments.sweep_table import label, labels, write_table
 from experiments.workdir import write_json
 
 #: Of its own: --config and --workdir are flags of run too.
@@ -88,6 +98,15 @@ _TOGETHER = flags.DEFINE_integer(
     lower_bound=1,
     flag_values=_FLAGS,
 )
+
+_INDEX = flags.DEFINE_integer(
+    "task_index", None, "Which of the tasks this is, from 0; by default Slurm's array index.",
+    flag_values=_FLAGS,
+)  # fmt: skip
+_COUNT = flags.DEFINE_integer(
+    "task_count", None, "How many tasks share the sweep; by default Slurm's array. 1: no others.",
+    flag_values=_FLAGS,
+)  # fmt: skip
 
 Overrides = Mapping[str, Any]
 
@@ -280,8 +299,9 @@ def sweep(
     seeds: Sequence[int],
     *,
     together: int = 32,
+    task: array_task.Task = array_task.WHOLE,
 ) -> list[tuple[Overrides, list[dict[str, Any]]]]:
-    """Trains what is missing of settings x seeds, and returns every member's result.
+    """Trains what is missing of settings x seeds, and returns every member's result that is there.
 
     Args:
       located: the config file, as `config.locate` gives it.
@@ -289,6 +309,7 @@ def sweep(
       settings: overrides.
       seeds: seeds of each.
       together: how many seeds to train at once, at most.
+      task: trains what is dealt to it and leaves the rest to others.
 
     Raises:
       BadInput: whatever is wrong with a setting, before any of them trains.
@@ -296,12 +317,14 @@ def sweep(
     planned = [(overrides, configure(located, overrides)) for overrides in settings]
     missing: dict[int, list[int]] = {}
     known: dict[Path, str] = {}
+    dealt = array_task.deal(task, len(planned), len(seeds), together)
     for place, (overrides, config) in enumerate(planned):
         path = member_path(workdir, config, 0)
         if path in known:
             raise BadInput(f"--set: {label(overrides)} is the same setting as {known[path]}")
         known[path] = label(overrides)
-        left = [s for s in seeds if read_member(member_path(workdir, config, s)) is None]
+        own = [seeds[at] for at in dealt[place]]
+        left = [s for s in own if read_member(member_path(workdir, config, s)) is None]
         if left:
             build(config)  # what is wrong with the last setting is said before the first trains
             missing[place] = left
@@ -328,21 +351,6 @@ def sweep(
     return results
 
 
-def label(overrides: Overrides) -> str:
-    """Overrides as text."""
-    return ", ".join(f"{key}={value}" for key, value in overrides.items()) or "as configured"
-
-
-def labels(settings: Sequence[Overrides]) -> tuple[str, list[str]]:
-    """What all settings have in common, "" if there are fewer than two, and what each has alone."""
-    if len(settings) < 2:
-        return "", [label(overrides) for overrides in settings]
-    first = settings[0]
-    common = {k: v for k, v in first.items() if all(k in s and s[k] == v for s in settings)}
-    own = [{k: v for k, v in s.items() if k not in common} for s in settings]
-    return label(common) if common else "", [label(overrides) for overrides in own]
-
-
 def main(argv: Sequence[str]) -> None:
     """The program behind the flags."""
     if len(argv) > 1:
@@ -356,7 +364,16 @@ def main(argv: Sequence[str]) -> None:
             raise BadInput(f"--choose: expected keys that the sweep sets, got {key!r}")
     workdir = Path(_WORKDIR.value)
     located = locate(_CONFIG.value)
-    results = sweep(located, workdir, settings, range(_SEEDS.value), together=_TOGETHER.value)
+    task = array_task.find(_INDEX.value, _COUNT.value, os.environ)
+    if task.count > 1:
+        print(f"task {task.index} of {task.count}", flush=True)
+    seeds = range(_SEEDS.value)
+    results = sweep(located, workdir, settings, seeds, together=_TOGETHER.value, task=task)
+    left = sum(len(seeds) - len(members) for _, members in results)
+    if left:
+        print(f"{left} members of other tasks are not there yet: the last task writes the table, "
+              "or the same command with --task_count=1 (and no --task_index)")  # fmt: skip
+        return
     common, names = labels([overrides for overrides, _ in results])
     named = [
         (name, dict(overrides), members)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What came out of a sweep: table.md, table.json and curves.png from its members' results."""
 
+import os
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,21 @@ SPLITS = ("validation", "test")
 SHOWN = 8
 
 Setting = tuple[str, Mapping[str, Any], Sequence[Mapping[str, Any]]]
+
+
+def label(overrides: Mapping[str, Any]) -> str:
+    """Mapping[str, Any] as text."""
+    return ", ".join(f"{key}={value}" for key, value in overrides.items()) or "as configured"
+
+
+def labels(settings: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """What all settings have in common, "" if there are fewer than two, and what each has alone."""
+    if len(settings) < 2:
+        return "", [label(overrides) for overrides in settings]
+    first = settings[0]
+    common = {k: v for k, v in first.items() if all(k in s and s[k] == v for s in settings)}
+    own = [{k: v for k, v in s.items() if k not in common} for s in settings]
+    return label(common) if common else "", [label(overrides) for overrides in own]
 
 
 def interval(values: Any) -> tuple[float, float]:
@@ -85,11 +102,16 @@ def write_table(
             best.setdefault(others, row)
         chosen = f"{', '.join(choose)} chosen by {metric_label(name)} on validation"
         text += f"\n\n{chosen}:\n\n{_markdown(list(best.values()), metrics)}"
-    (workdir / "table.md").write_text(text + "\n", encoding="utf-8")
-    write_json(workdir / "table.json", {"select": select, "rows": [_plain(row) for row in rows]})
-    by_name = {setting[0]: setting[2] for setting in settings}
-    shown = [(row["setting"], by_name[row["setting"]]) for row in rows]
-    (workdir / "curves.png").write_bytes(_curves(shown, name))
+    # Of its own and renamed into place: two tasks of a sweep may both find that they are the last.
+    with tempfile.TemporaryDirectory(prefix=".table-", dir=workdir) as name_of:
+        made = Path(name_of)
+        (made / "table.md").write_text(text + "\n", encoding="utf-8")
+        write_json(made / "table.json", {"select": select, "rows": [_plain(row) for row in rows]})
+        by_name = {setting[0]: setting[2] for setting in settings}
+        shown = [(row["setting"], by_name[row["setting"]]) for row in rows]
+        (made / "curves.png").write_bytes(_curves(shown, name))
+        for path in list(made.iterdir()):
+            os.replace(path, workdir / path.name)
     return text
 
 

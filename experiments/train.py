@@ -11,7 +11,6 @@ that was not. All files except the checkpoints are written by process 0.
 import contextlib
 import dataclasses
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from experiments.config import resolved
 from experiments.errors import BadInput
 from experiments.job import Job, build
 from experiments.metrics import MetricWriter, Progress, read_metrics
+from experiments.observe import Watch
 from experiments.report import write_report
 from experiments.step import ALL_FINITE, State
 
@@ -97,6 +97,7 @@ def train(
     with (
         _sigterm() as asked_to_stop,
         contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints,
+        Watch(root, is_main=is_main) as watch,
     ):
         # ---- Restore or initialise
         restored = checkpoints.restore(job.abstract_state(), iterator)
@@ -114,6 +115,7 @@ def train(
 
         # ---- Steps, then the final evaluation
         with contextlib.closing(MetricWriter(root, is_main=is_main, resume_step=start)) as writer:
+            watch.begin(start, last, config.data.batch_size, writer.last)
             state, outcome = _steps(
                 job,
                 state,
@@ -121,10 +123,12 @@ def train(
                 writer,
                 checkpoints,
                 asked_to_stop,
+                watch,
                 range(start + 1, last + 1),
                 root / "profile" if profile and is_main else None,
             )
             if outcome.preempted:
+                watch.state = "preempted"
                 return outcome
             final, scores = job.evaluate(state["params"], "test")
             if not _is_recorded(root, outcome.step, "test"):  # killed right after it, it is
@@ -137,6 +141,7 @@ def train(
         seconds = outcome.seconds_per_step
         record["steps"] = outcome.step
         record["seconds_per_step"] = None if np.isnan(seconds) else seconds
+        record |= watch.summary()
         record["final_metrics"] = {k: v for k, v in final.items() if np.isfinite(v)}
         workdir.write_json(root / workdir.RUN, record)
         print(_report(root), flush=True)
@@ -150,12 +155,13 @@ def _steps(
     writer: MetricWriter,
     checkpoints: Checkpoints,
     asked_to_stop: Callable[[], bool],
+    watch: Watch,
     steps: range,
     profile_to: Path | None,
 ) -> tuple[State, Outcome]:
     config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
-    step, preempted, spent, began = steps.start - 1, False, 0.0, time.perf_counter()
-    log = _Log(writer, config.data.batch_size, step)
+    step, preempted = steps.start - 1, False
+    log = _Log(writer, watch)
     progress = Progress(last, step, is_main)
     with (
         contextlib.closing(progress),
@@ -164,12 +170,12 @@ def _steps(
     ):
         for step in steps:
             profiler(step - steps.start, state)
-            batch = sharding.to_devices(next(iterator), job.mesh)
+            batch = watch.input(lambda: sharding.to_devices(next(iterator), job.mesh))
             state, metrics = job.step(state, batch)
+            watch.stepped(step)
             if step == steps.start:  # compiling is no part of the time per step
                 jax.block_until_ready(metrics)
-                began = time.perf_counter()
-                log.restart_clock(step)
+                watch.start_clock(step)
             log.write()  # what was kept one step ago: the device has this step to work on meanwhile
             progress.update(step, **log.shown)
             if step % config.log_every == 0 or step == last:
@@ -182,12 +188,13 @@ def _steps(
                 continue
             log.write()
             _stop_if_not_finite(state)
-            spent += time.perf_counter() - began
+            watch.stop_clock()
             if evaluating:
                 writer.write(step, "validation", job.evaluate(state["params"], "validation")[0])
             if preempted or step % config.checkpoint_every == 0 or step == last:
                 writer.flush()
                 checkpoints.save(step, state, iterator)
+                watch.beat()  # what a restart goes on from
                 if preempted or step == last:
                     checkpoints.seal()
             if preempted and step < last:
@@ -195,10 +202,11 @@ def _steps(
                     print(f"preempted: saved step {step}", flush=True)
                 break
             preempted = False  # asked at the last step: the run is finished all the same
-            began = time.perf_counter()
-            log.restart_clock(step)
+            watch.start_clock(step)
+    watch.stop_clock()
     taken = step - steps.start
-    return state, Outcome(step, preempted, spent / taken if taken > 0 else float("nan"))
+    spent = watch.training_seconds / taken if taken > 0 else float("nan")
+    return state, Outcome(step, preempted, spent)
 
 
 def _headline(job: Job, devices: str, start: int, last: int) -> str:
@@ -228,32 +236,23 @@ class _Log:
       shown: what to show beside the progress.
     """
 
-    def __init__(self, writer: MetricWriter, batch_size: int, start: int):
-        self._writer, self._batch_size = writer, batch_size
+    def __init__(self, writer: MetricWriter, watch: Watch):
+        self._writer, self._watch = writer, watch
         self.shown: dict[str, float] = {}
         self._kept: tuple[int, dict[str, Any]] | None = None
-        self._since, self._step = time.perf_counter(), start
 
     def keep(self, step: int, metrics: dict[str, Any]) -> None:
         self._kept = (step, metrics)
-
-    def restart_clock(self, step: int) -> None:
-        """Leaves out the time that compiling, an evaluation or a checkpoint took."""
-        self._since, self._step = time.perf_counter(), step
 
     def write(self) -> None:
         """Writes what was kept; raises NonFinite if it says so."""
         if self._kept is None:
             return
         (step, metrics), self._kept = self._kept, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = {name: float(value) for name, value in self._watch.fetch(metrics).items()}
         first_bad = int(values.pop("first_bad"))
         # With the values here the step is over; when it was kept it had only been asked for.
-        if steps := step - self._step:  # the first step alone has no time without compiling
-            seconds = (time.perf_counter() - self._since) / steps
-            values["step_seconds"] = seconds
-            values["examples_per_second"] = self._batch_size / seconds
-        self.restart_clock(step)
+        values |= self._watch.measures(step)
         self._writer.write(step, "train", values)
         name = "cross_entropy" if "cross_entropy" in values else "loss"
         self.shown = {name: values[name]}

@@ -26,7 +26,8 @@ from experiments.scoring import true_class_log_odds
 CONFIG, RUN, EVALUATION = "config.json", "run.json", "evaluation.npz"
 _PACKAGES = ("xloss", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 #: What `clear` removes beside checkpoints and TensorBoard's events.
-_OURS = (CONFIG, RUN, EVALUATION, "metrics.jsonl", "report.*", "parameters.*", "evaluation-*.json")
+_OURS = (CONFIG, RUN, EVALUATION, "metrics.jsonl", "status.json", "report.*", "parameters.*",
+         "evaluation-*.json")  # fmt: skip
 
 
 def claim(workdir: Path, config: Mapping[str, Any], *, overwrite: bool) -> None:

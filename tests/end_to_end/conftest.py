@@ -19,11 +19,10 @@ import pytest
 from experiments import modes
 from experiments.config import from_resolved
 from experiments.metrics import read_metrics
+from experiments.observe import MEASURED
 from experiments.workdir import read_config
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What differs between two runs of the same config: times, and nothing else.
-TIMES = ("step_seconds", "examples_per_second")
 
 
 @dataclasses.dataclass
@@ -111,7 +110,7 @@ def step_reached(workdir: Path, step: int) -> Callable[[], bool]:
 
 def records(workdir: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without the times."""
-    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(workdir)]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in read_metrics(workdir)]
 
 
 def parameters(workdir: Path) -> dict[str, np.ndarray]:

@@ -83,16 +83,21 @@ def test_stopped_killed_and_continued_ends_with_the_same_bits(reference, program
     assert 3 <= saved < 60
     assert max(r["step"] for r in read_metrics(tmp_path)) == saved
     assert (tmp_path / "manifests" / f"{saved}.json").exists()
+    status = lambda: json.loads((tmp_path / "status.json").read_text())  # noqa: E731
+    assert (status()["state"], status()["step"]) == ("preempted", saved)
 
     run = program(*command)
     until(step_reached(tmp_path, max(25, saved + 2)), run)
     run.signal(signal.SIGKILL).expect(-signal.SIGKILL)
     assert f"continuing from the checkpoint of step {saved}" in run.out
+    assert (status()["state"], status()["restarts"]) == ("running", 1)
 
     run = program(*command).expect(0)
     assert "continuing from the checkpoint of step" in run.out
     assert records(tmp_path) == records(reference)
     assert same_bits(tmp_path, reference)
+    assert (status()["state"], status()["restarts"]) == ("finished", 2)
+    assert status()["seconds"]["down"] > 0 and 0 < status()["goodput"] < 1
 
 
 @pytest.mark.slow

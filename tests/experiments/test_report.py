@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments import figures
 from experiments.errors import BadInput
 from experiments.metrics import MetricWriter
-from experiments.report import write_report
+from experiments.report import _warnings, write_report
 from experiments.rundir import flatten, read_run
 from experiments.scoring import evaluation_metrics, true_class_log_odds
 from tests.experiments.fake_run import ENSLOSS, make_run
@@ -254,3 +254,18 @@ def test_the_last_record_of_a_step_counts(tmp_path):
 def test_flatten_names_nested_keys():
     tree = {"a": {"b": {"c": 1}, "d": [2, 3]}, "e": {}}
     assert list(flatten(tree)) == [("a.b.c", 1), ("a.d", [2, 3]), ("e", {})]
+
+
+def test_the_report_of_a_run_that_stopped_says_when_and_why(tmp_path):
+    workdir = make_run(tmp_path / "run", steps=20, finished=False)
+    status = {"state": "failed", "step": 17, "last_step": 20, "time": "2026-11-25T22:28:38+00:00",
+              "message": "OSError: <the disk>", "warnings": ["input: it is slow"]}  # fmt: skip
+    (workdir / "status.json").write_text(json.dumps(status))
+    page = write_report(workdir).read_text()
+    assert "Last sign of life at 2026-11-25T22:28:38+00:00: failed, step 17 of 20" in page
+    assert "(OSError: &lt;the disk&gt;)." in page and "Warned of while it ran: it is slow." in page
+
+    (workdir / "status.json").write_text(json.dumps(status | {"state": "finished", "warnings": []}))
+    assert "sign of life" not in " ".join(_warnings(read_run(workdir)))
+    (workdir / "status.json").write_text('{"state": ')
+    assert "sign of life" not in " ".join(_warnings(read_run(workdir)))

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import job, sweep, train
+from experiments import array_task, job, sweep, train
+from experiments.array_task import Task
 from experiments.config import load_file, locate
 from experiments.errors import BadInput
 from experiments.metrics import read_metrics
@@ -107,6 +108,128 @@ def test_finished_members_are_skipped_and_a_torn_one_is_made_again(trained, tmp_
     trained.clear()
     swept(tmp_path, "loss.tau=3", 5, together=2)
     assert trained == [(3.0, [0, 1]), (3.0, [2, 3]), (3.0, [4])]
+
+
+# ---- Several tasks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("together", [1, 3, 32])
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 50])
+@pytest.mark.parametrize(("settings", "seeds"), [(1, 1), (1, 10), (3, 4), (7, 10)])
+def test_every_member_is_dealt_to_one_task(settings, seeds, count, together):
+    parts = [array_task.deal(Task(i, count), settings, seeds, together) for i in range(count)]
+    dealt = [(s, p) for part in parts for s, places in enumerate(part) for p in places]
+    assert sorted(dealt) == [(s, p) for s in range(settings) for p in range(seeds)]
+    sizes = [sum(map(len, part)) for part in parts]
+    # One run more or less; where there are members enough, every task has some.
+    assert max(sizes) - min(sizes) <= min(together, seeds)
+    assert min(sizes) > 0 or settings * seeds < count
+
+
+@pytest.mark.parametrize(
+    ("index", "count", "environ", "found"),
+    [
+        (None, None, {}, (0, 1)),
+        (2, 4, {}, (2, 4)),
+        (None, None, {"ID": "5", "COUNT": "8", "MIN": "0", "MAX": "7", "STEP": "1"}, (5, 8)),
+        (None, None, {"ID": "5", "COUNT": "5", "MIN": "1", "MAX": "9", "STEP": "2"}, (2, 5)),
+        (None, None, {"ID": "3", "COUNT": "1", "MIN": "3", "MAX": "3", "STEP": "1"}, (0, 1)),
+        (None, None, {"ID": "3", "COUNT": "8"}, (3, 8)),
+        (None, 10, {"ID": "7", "COUNT": "2", "MIN": "3", "MAX": "7", "STEP": "1"}, (7, 10)),
+        (1, 4, {"ID": "7", "COUNT": "8", "MIN": "0", "MAX": "7", "STEP": "1"}, (1, 4)),
+        (None, 1, {"ID": "7", "COUNT": "8", "MIN": "0", "MAX": "7", "STEP": "1"}, (0, 1)),
+    ],
+)
+def test_a_task_is_found_in_flags_and_slurms_environment(index, count, environ, found):
+    environ = {f"SLURM_ARRAY_TASK_{name}": value for name, value in environ.items()}
+    assert array_task.find(index, count, environ) == found
+
+
+@pytest.mark.parametrize(
+    ("index", "count", "environ", "said"),
+    [
+        (1, None, {}, "--task_index: expected --task_count beside it, got 1 alone"),
+        (None, 4, {}, "--task_count: expected --task_index beside it, or SLURM_ARRAY_TASK_ID"),
+        (4, 4, {}, r"--task_index: expected 0 to 3 \(of 4 tasks\), got 4"),
+        (-1, 4, {}, "--task_index: expected 0 to 3"),
+        (0, 0, {}, "--task_count: expected at least 1, got 0"),
+        (None, 4, {"ID": "4"}, "SLURM_ARRAY_TASK_ID: expected 0 to 3"),
+        (None, None, {"ID": "x", "COUNT": "2"}, "SLURM_ARRAY_TASK_ID: expected an integer"),
+        (None, None, {"ID": "7", "COUNT": "2", "MIN": "3", "MAX": "7", "STEP": "1"},
+         "--task_count: expected the number of tasks of the whole sweep for an array with gaps"),
+        (None, None, {"ID": "2", "COUNT": "3", "MIN": "1", "MAX": "5", "STEP": "2"},
+         "array with gaps"),
+    ],
+)  # fmt: skip
+def test_a_task_that_cannot_be_is_refused(index, count, environ, said):
+    environ = {f"SLURM_ARRAY_TASK_{name}": value for name, value in environ.items()}
+    with pytest.raises(BadInput, match=said):
+        array_task.find(index, count, environ)
+
+
+def swept_by_slurm(workdir, monkeypatch, capsys, index: int | None, *more: str) -> str:
+    """The output of the program, as a task of an array of four or as no task of any."""
+    sizes = {"COUNT": "4", "MIN": "1", "MAX": "4", "STEP": "1"}
+    for name, value in {"ID": str(index), **sizes}.items():
+        if index is None:
+            monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
+        else:
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    axes = ("--set", "loss.name=comp_sum", "--set", "loss.tau=0.5,1.0,1.5", "--seeds=4")
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as end:
+        patched.setattr(
+            "sys.argv", ["sweep", "--config=digits:quick", f"--workdir={workdir}", *axes, *more]
+        )
+        sweep.run_program("sweep", sweep.main, sweep._FLAGS)
+    sweep._FLAGS.unparse_flags()
+    sweep.flags.FLAGS.unparse_flags()
+    assert end.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_the_tasks_of_an_array_train_each_member_once_and_the_last_writes_the_table(
+    trained, tmp_path, monkeypatch, capsys
+):
+    said = [swept_by_slurm(tmp_path, monkeypatch, capsys, index) for index in (3, 1, 4)]
+    assert all("members of other tasks are not there yet" in text for text in said)
+    assert said[0].startswith("task 2 of 4\n") and not (tmp_path / "table.md").exists()
+
+    assert "| setting" in swept_by_slurm(tmp_path, monkeypatch, capsys, 2)
+
+    members = [(tau, seed) for tau, seeds in trained for seed in seeds]
+    assert sorted(members) == [(tau, seed) for tau in (0.5, 1.0, 1.5) for seed in range(4)]
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["seeds"] for row in rows] == [[0, 1, 2, 3]] * 3
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["curves.png", "members", "table.json", "table.md"]
+
+
+def test_a_task_that_was_killed_goes_on_and_one_process_can_finish_for_all(
+    trained, tmp_path, monkeypatch, capsys
+):
+    pretend, calls = sweep.train_together, iter(range(1, 100))
+
+    def killed(job, seeds):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return pretend(job, seeds)
+
+    alone = ("--together=1",)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sweep, "train_together", killed)
+        swept_by_slurm(tmp_path, patched, capsys, 1, *alone)
+    sweep._FLAGS.unparse_flags()
+    sweep.flags.FLAGS.unparse_flags()
+    assert trained == [(0.5, [0])]
+    swept_by_slurm(tmp_path, monkeypatch, capsys, 1, *alone)
+    assert trained == [(0.5, [0]), (1.0, [0]), (1.5, [0])]
+
+    trained.clear()
+    out = swept_by_slurm(tmp_path, monkeypatch, capsys, None)
+    assert trained == [(tau, [1, 2, 3]) for tau in (0.5, 1.0, 1.5)] and "| setting" in out
+    trained.clear()
+    assert "| setting" in swept_by_slurm(tmp_path, monkeypatch, capsys, 3)
+    assert trained == []
 
 
 def test_nothing_trains_before_every_setting_is_known_to_be_sound(trained, tmp_path):

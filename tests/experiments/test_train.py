@@ -15,9 +15,8 @@ from experiments import job, modes, train
 from experiments.config import from_resolved, load_file, locate, resolved
 from experiments.errors import BadInput
 from experiments.metrics import read_metrics
+from experiments.observe import MEASURED
 from experiments.workdir import read_config
-
-TIMES = ("step_seconds", "examples_per_second")
 
 
 @functools.cache
@@ -51,7 +50,7 @@ def run(workdir: Path, *, max_steps: int | None = None, **changes) -> train.Outc
 
 
 def records(workdir: Path) -> list[dict]:
-    return [{k: v for k, v in r.items() if k not in TIMES} for r in read_metrics(workdir)]
+    return [{k: v for k, v in r.items() if k not in MEASURED} for r in read_metrics(workdir)]
 
 
 def parameters(workdir: Path, step: int | None = None) -> list[np.ndarray]:
@@ -252,3 +251,45 @@ def test_times_are_those_of_steps(whole):
     for r in found[1:]:
         assert r["examples_per_second"] == pytest.approx(64 / r["step_seconds"])
     assert 0 < record["seconds_per_step"] < 60
+
+
+# ---- status.json ---------------------------------------------------------------------------------
+
+
+def status(workdir: Path) -> dict:
+    return json.loads((workdir / "status.json").read_text())
+
+
+def test_the_status_and_run_json_tell_how_a_run_went(whole):
+    told, record = status(whole), json.loads((whole / "run.json").read_text())
+
+    assert (told["state"], told["step"], told["last_step"]) == ("finished", 12, 12)
+    assert told["recompilations"] == told["restarts"] == record["restarts"] == 0
+    assert 0 < record["goodput"] < 1 and 0 < told["goodput"] < 1
+    assert told["metrics"]["test"]["accuracy"] == records(whole)[-1]["accuracy"]
+    assert 0 < told["step_seconds"] < 60 and 0 <= told["input_wait_share"] <= 1
+    found = [r for r in read_metrics(whole) if r["split"] == "train"]
+    assert all(0 <= r["input_wait_share"] <= 1 for r in found[1:])
+
+
+def test_a_run_that_fails_and_comes_back_tells_so(tmp_path, monkeypatch):
+    calls, to_devices = iter(range(1, 100)), train.sharding.to_devices
+
+    def failing(batch, mesh):
+        if next(calls) == 8:
+            raise OSError("the disk is gone")
+        return to_devices(batch, mesh)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="the disk is gone"):
+        patched.setattr(train.sharding, "to_devices", failing)
+        run(tmp_path)
+    assert status(tmp_path)["state"] == "failed" and status(tmp_path)["step"] == 6
+    assert status(tmp_path)["message"] == "OSError: the disk is gone"
+
+    run(tmp_path)
+
+    assert (status(tmp_path)["state"], status(tmp_path)["restarts"]) == ("finished", 1)
+    assert status(tmp_path)["start_step"] == 4 and status(tmp_path)["seconds"]["repeated"] > 0
+    before = status(tmp_path)
+    run(tmp_path)  # finished already
+    assert status(tmp_path) == before
