@@ -13,8 +13,8 @@ A run that was stopped continues from its last checkpoint when the same command 
 Every key of the config can be set on the line as --config.a.b=value; --dry_run prints them all.
 `python -m experiments.catalogue` lists the losses.
 
-Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 75 preempted (SIGTERM) with a
-saved checkpoint.
+Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 4 data or disk failed on the way,
+75 preempted (SIGTERM) with a saved checkpoint.
 """
 
 import os
@@ -30,9 +30,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.data.options import nearest
-from experiments.errors import BadInput
+from experiments.errors import BadInput, Failed
 
-FINISHED, BAD_INPUT, NOT_FINITE, PREEMPTED = 0, 2, 3, 75
+FINISHED, BAD_INPUT, NOT_FINITE, FAILED, PREEMPTED = 0, 2, 3, 4, 75
 
 #: The command line once `parse` has rewritten it: what ml_collections searches for overrides.
 _REWRITTEN: list[str] = []
@@ -252,6 +252,18 @@ def dispatch() -> int:
     return FINISHED
 
 
+def _kept(directory: str | None) -> str:
+    """What is left of a run that failed, for people."""
+    from experiments.checkpoint import Checkpoints
+
+    if MODE.value != "train" or not directory or not (steps := Checkpoints.sealed(directory)):
+        return ""
+    return (
+        f" (the checkpoint of step {steps[-1]} is kept in {directory}; the same command continues "
+        "from it)"
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program behind the flags."""
     try:
@@ -262,6 +274,11 @@ def main(arguments: Sequence[str]) -> int:
         return code
     except BadInput as error:
         return refuse(error)
+    except (Failed, OSError) as error:  # the latter: a disk that is full or gone
+        # No disconnect: the other processes are in the middle of a step, and end by themselves.
+        line = " ".join(str(error).split())
+        print(f"run: stopped: {line}{_kept(WORKDIR.value)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("run: interrupted; the same command continues the run", file=sys.stderr)
         return 128 + signal.SIGINT
