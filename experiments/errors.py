@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exceptions that mean "this is no bug in xloss": wrong input, or what a run needs has failed."""
+"""The exceptions that mean "this is no bug in xloss": wrong input, or data or disk failed."""
 
 
 class BadInput(Exception):

@@ -117,10 +117,10 @@ class Lease:
         partial.write_text(json.dumps({**self._content, "renewed": time.time()}) + "\n")
         return partial
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self, path: Path | None = None) -> dict[str, Any] | None:
         """What the lock says, {} if that cannot be read, None if there is none."""
         try:
-            content = json.loads(self._path.read_text())
+            content = json.loads((path or self._path).read_text())
         except FileNotFoundError:
             return None
         except ValueError:
@@ -156,11 +156,7 @@ class Lease:
         aside = self._root / f"{LOCK}.{self._content['nonce']}.void"
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._path, aside)
-            try:
-                quicker = json.loads(aside.read_text()) != there
-            except ValueError:
-                quicker = False
-            if quicker:  # that was the new lock of another process, put back
+            if self._read(aside) != there:  # that was the new lock of another process, put back
                 os.rename(aside, self._path)
             else:
                 aside.unlink()
