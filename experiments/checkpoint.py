@@ -12,8 +12,10 @@ named, and the one before it is used.
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,24 @@ class Checkpoints:
         return None
 
 
+def speak_once() -> None:
+    """Keeps orbax from telling of an error in its threads, which `Checkpoints` raises in one line.
+
+    It is for a program: loggers and threads are the process's.
+    """
+    is_orbax = f"{os.sep}orbax{os.sep}checkpoint{os.sep}"
+    logging.getLogger("absl").addFilter(
+        lambda record: record.levelno < logging.ERROR or is_orbax not in record.pathname
+    )
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("orbax.checkpoint."):
+            before(failed)
+
+    threading.excepthook = hook
+
+
 @contextlib.contextmanager
 def _one_line(step: int) -> Iterator[None]:
     """Turns whatever the layers below say of a disk that is full or gone into one line."""
@@ -214,10 +234,11 @@ def _one_line(step: int) -> Iterator[None]:
     except BadInput:
         raise
     except Exception as error:  # tensorstore's are ValueErrors, orbax's of many kinds
-        lines = str(error).strip().splitlines() or [""]
+        line = (str(error).strip().splitlines() or [""])[0]
+        # tensorstore names what it wrote first, with paths, and the cause last.
+        short = line if len(line) <= 240 else f"{line[:80]} ... {line[-150:]}"
         raise Failed(
-            f"the checkpoint of step {step} cannot be written: {type(error).__name__}: "
-            f"{lines[0][:300]}"
+            f"the checkpoint of step {step} cannot be written: {type(error).__name__}: {short}"
         ) from error
 
 

@@ -217,10 +217,11 @@ def dispatch() -> int:
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import modes, workdir
+    from experiments import checkpoint, modes, workdir
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
+    checkpoint.speak_once()
     if config is None:
         config = from_resolved(workdir.read_config(Path(directory)))
     if SEED.value is not None:

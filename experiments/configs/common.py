@@ -76,8 +76,8 @@ def base_config() -> ConfigDict:
             "keep_best": 0,
             "best_metric": "accuracy",
             "best_is": "highest",  # lowest
-            # A loss, gradient or parameter that is not finite: stop, or skip the step, at most
-            # max_skipped of them in a row.
+            # A loss, gradient or parameter that is not finite: stop, or skip the step, and stop
+            # after max_skipped of them in a row.
             "on_nan": "stop",
             "max_skipped": 10,
         }

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import resource
+import time
 from pathlib import Path
 
 import jax
@@ -26,7 +27,7 @@ from tests.experiments.test_train import (
     same,
 )
 
-SKIP = {"on_nan": "skip", "max_skipped": 2, "keep_checkpoints": 20, "checkpoint_every": 1}
+SKIP = {"on_nan": "skip", "max_skipped": 3, "keep_checkpoints": 20, "checkpoint_every": 1}
 
 
 @functools.cache
@@ -92,9 +93,8 @@ def test_nan_at_a_step_is_skipped_and_leaves_no_trace(tmp_path, spoil, capsys):
 
     for before, after in ((4, 5), (5, 6), (8, 9)):
         old, new = state_at(tmp_path, before), state_at(tmp_path, after)
-        for part in ("params", "optimizer", "key"):
-            if part != "key":
-                assert same(leaves(old[part]), leaves(new[part])), (part, after)
+        for part in ("params", "optimizer"):
+            assert same(leaves(old[part]), leaves(new[part])), (part, after)
         assert int(new["step"]) == after
     assert not same(parameters(tmp_path, 6), parameters(tmp_path, 7))
     found = [r for r in read_metrics(tmp_path) if r["split"] == "train"]
@@ -134,11 +134,11 @@ def test_too_many_in_a_row_give_up_and_the_checkpoints_are_good(tmp_path, spoil)
     with pytest.raises(train.NonFinite) as stopped:
         run(tmp_path, **SKIP)
     assert stopped.value.step == 6  # the first of those in a row
-    assert Checkpoints.sealed(tmp_path) == [1, 2, 3, 4, 5, 6]
-    for step in range(1, 7):
+    assert Checkpoints.sealed(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+    for step in range(1, 8):
         assert all(np.isfinite(leaf).all() for leaf in parameters(tmp_path, step))
     said = modes.post_mortem(stopped.value, str(tmp_path))
-    assert "at step 6 (nor at any of 2 in a row, which were skipped; the checkpoint of st" in said
+    assert "at step 6 (the first of 3 in a row, which were skipped; the checkpoint of st" in said
     with pytest.raises(train.NonFinite):  # the same data, the same end
         run(tmp_path, **SKIP)
 
@@ -146,7 +146,10 @@ def test_too_many_in_a_row_give_up_and_the_checkpoints_are_good(tmp_path, spoil)
 def test_giving_up_is_not_forgotten_between_records(tmp_path, spoil):
     spoil(3, 4)
     with pytest.raises(train.NonFinite) as stopped:
-        run(tmp_path, **{**SKIP, "checkpoint_every": 12, "log_every": 12, "eval_every": 12})
+        run(
+            tmp_path,
+            **{**SKIP, "max_skipped": 2, "checkpoint_every": 12, "log_every": 12, "eval_every": 12},
+        )
     assert stopped.value.step == 3
     assert Checkpoints.sealed(tmp_path) == []
 
@@ -196,13 +199,16 @@ def fails_and_goes_on(tmp_path: Path, said: str, repair, **changes) -> None:
     assert Checkpoints.sealed(tmp_path / "failed") == [4, 8, 12]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_no_space_for_the_arrays(tmp_path, monkeypatch):
-    """The kernel refuses to let any file grow beyond 200 kB (EFBIG), from step 6 on."""
+    """The kernel refuses to let any file grow beyond 200 kB (EFBIG), from step 8 on."""
     calls, to_devices = iter(range(1, 1000)), train.sharding.to_devices
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limiting(batch, mesh):
-        if next(calls) == 6:
+        if next(calls) == 8:
+            while not (tmp_path / "failed" / "checkpoints" / "4").exists():
+                time.sleep(0.01)
             resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
         return to_devices(batch, mesh)
 
