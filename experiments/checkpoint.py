@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -224,6 +225,15 @@ def speak_once() -> None:
             before(failed)
 
     threading.excepthook = hook
+    # What its event loops left undone says so when it is collected.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    unraisable = sys.unraisablehook
+
+    def collected(failed: Any) -> None:
+        if str(failed.exc_value) != "Event loop is closed":
+            unraisable(failed)
+
+    sys.unraisablehook = collected
 
 
 @contextlib.contextmanager

@@ -23,7 +23,9 @@ def get_config():
 """
 FULL = """
 def fail():  # no file may grow beyond 200 kB: the kernel says EFBIG to the arrays
+    import jax
     import resource
+    jax.config.update("jax_enable_compilation_cache", False)  # of the tests, which would warn
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
 """
 BROKEN = """
