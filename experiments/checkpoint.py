@@ -9,17 +9,22 @@ cut off and counts as not there; any other that does not match its manifest is d
 named, and the one before it is used.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from experiments.errors import BadInput
+from experiments.errors import BadInput, Failed
 from experiments.sharding import wait_for_main
 
 
@@ -29,12 +34,21 @@ class Checkpoints:
     Args:
       workdir: directory of the run.
       keep: how many of the last checkpoints to keep.
+      spare: which of the steps written so far stay, however old they are (`retention.Retention`).
+      guard: called before anything is written; raises where it must not be (`lease.Lease.check`).
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int = 3):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int = 3,
+        spare: Callable[[list[int]], Iterable[int]] = lambda written: (),
+        guard: Callable[[], None] = lambda: None,
+    ):
         self._root = Path(workdir).resolve() / "checkpoints"
         self._manifests = Path(workdir).resolve() / "manifests"
-        self._keep = keep
+        self._keep, self._spare, self._guard = keep, spare, guard
         # Orbax would delete an old step as soon as the new one is written, before it is sealed.
         options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
         self._manager = ocp.CheckpointManager(self._root, options=options)
@@ -47,14 +61,19 @@ class Checkpoints:
           step: optimizer steps done.
           state: pytree of arrays.
           iterator: the grain iterator.
+
+        Raises:
+          Failed: it, or the one before it, cannot be written.
         """
         self.seal()
+        self._guard()
         # The position as JSON: grain's own handler keeps a file for each process, and would tie the
         # checkpoint to their number.
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(iterator.get_state())
         )
-        self._manager.save(step, args=arguments, force=True)
+        with _one_line(step):
+            self._manager.save(step, args=arguments, force=True)
         self._unsealed = step
 
     def seal(self, *, wait: bool = True) -> None:
@@ -64,19 +83,25 @@ class Checkpoints:
 
         Args:
           wait: whether to wait for the files; otherwise returns at once if they are not there.
+
+        Raises:
+          Failed: the step cannot be written; those before it are as they were.
         """
         if self._unsealed is None or (not wait and self._manager.is_saving_in_progress()):
             return
-        self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        step, self._unsealed = self._unsealed, None  # one that fails is not tried again
+        with _one_line(step):
+            self._manager.wait_until_finished()
+            if jax.process_index() != 0:
+                return
+            self._guard()
             self._manifests.mkdir(exist_ok=True)
-            partial = self._manifests / f"{self._unsealed}.partial"
-            sums = _sums(self._root / str(self._unsealed))
-            partial.write_text(json.dumps(sums, indent=1) + "\n")
-            os.replace(partial, self._manifest(self._unsealed))
-            for old in self.steps()[: -self._keep]:
+            partial = self._manifests / f"{step}.partial"
+            partial.write_text(json.dumps(_sums(self._root / str(step)), indent=1) + "\n")
+            os.replace(partial, self._manifest(step))
+            written = self.steps()
+            for old in set(written[: -self._keep]).difference(self._spare(written)):
                 self._delete(old)
-        self._unsealed = None
 
     def steps(self) -> list[int]:
         """Steps that have been written, ascending; the last may lack its manifest."""
@@ -182,6 +207,49 @@ class Checkpoints:
             if found[name] != expected[name]:
                 return f"{name} does not match its checksum"
         return None
+
+
+def speak_once() -> None:
+    """Keeps orbax from telling of an error in its threads, which `Checkpoints` raises in one line.
+
+    It is for a program: loggers and threads are the process's.
+    """
+    is_orbax = f"{os.sep}orbax{os.sep}checkpoint{os.sep}"
+    logging.getLogger("absl").addFilter(
+        lambda record: record.levelno < logging.ERROR or is_orbax not in record.pathname
+    )
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if not type(failed.thread).__module__.startswith("orbax.checkpoint."):
+            before(failed)
+
+    threading.excepthook = hook
+    # What its event loops left undone says so when it is collected.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    unraisable = sys.unraisablehook
+
+    def collected(failed: Any) -> None:
+        if str(failed.exc_value) != "Event loop is closed":
+            unraisable(failed)
+
+    sys.unraisablehook = collected
+
+
+@contextlib.contextmanager
+def _one_line(step: int) -> Iterator[None]:
+    """Turns whatever the layers below say of a disk that is full or gone into one line."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # tensorstore's are ValueErrors, orbax's of many kinds
+        line = (str(error).strip().splitlines() or [""])[0]
+        # tensorstore names what it wrote first, with paths, and the cause last.
+        short = line if len(line) <= 240 else f"{line[:80]} ... {line[-150:]}"
+        raise Failed(
+            f"the checkpoint of step {step} cannot be written: {type(error).__name__}: {short}"
+        ) from error
 
 
 def remove(workdir: str | os.PathLike) -> None:

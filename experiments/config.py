@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import xloss
-from experiments import optimizer
+from experiments import optimizer, retention
 from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
@@ -49,7 +49,9 @@ _RULES: dict[str, Rule] = {
     "log_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "eval_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "checkpoint_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
-    "keep_checkpoints": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "on_nan": one_of("stop", "skip"),
+    "max_skipped": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    **retention.RULES,
     "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "data.eval_batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
 }
@@ -160,6 +162,7 @@ def validate(config: ConfigDict) -> None:
     _check_values(values, {"task.name": one_of(*TASKS), **_RULES, **optimizer.RULES})
     given = {key: rule for key, rule in optimizer.OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
+    retention.check_keys(config)
     optimizer.check_sharpness(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that means "the user's input is wrong", as opposed to a bug in xloss."""
+"""The exceptions that mean "this is no bug in xloss": wrong input, or data or disk failed."""
 
 
 class BadInput(Exception):
@@ -7,4 +7,12 @@ class BadInput(Exception):
 
     The message is a single line that names the flag or file, what was expected and what was
     found. The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class Failed(Exception):
+    """Something that a run needs failed on the way: its data, or the disk under its checkpoints.
+
+    The message is a single line. The command line prints it without a traceback, says which
+    checkpoint is kept, and exits with code 4.
     """

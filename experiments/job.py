@@ -36,7 +36,8 @@ from ml_collections import ConfigDict
 
 from experiments import data, sharding
 from experiments.config import validate
-from experiments.step import Batch, State
+from experiments.optimizer import make_schedule
+from experiments.step import Batch, State, skipping
 from xloss.catalogue import Entry, Method
 
 
@@ -111,7 +112,12 @@ def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch_size(config.data[name], mesh, name)
     task = importlib.import_module(f"experiments.tasks.{config.task.name}")
-    return task.build(config, mesh)
+    job = task.build(config, mesh)
+    if config.on_nan == "skip":
+        schedule = make_schedule(config)
+        init, step = skipping(job.init, job.step, schedule, mesh, config.max_skipped)
+        job = dataclasses.replace(job, init=init, step=step)
+    return job
 
 
 def over_split(

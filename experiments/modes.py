@@ -149,6 +149,9 @@ def post_mortem(error: NonFinite, directory: str) -> str:
     """What to look for after a loss that was not finite, and what is left to go on from."""
     steps = Checkpoints.sealed(directory)
     kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
+    config = workdir.read_config(Path(directory))
+    if config.get("on_nan") == "skip":
+        kept = f"the first of {config['max_skipped']} in a row, which were skipped; {kept}"
     return (
         f"run: stopped: {error} ({kept} in {directory}). Look for labels outside [0, K), inputs "
         "that are not finite, a learning rate that is too high, or a loss that overflows (comp_sum "

@@ -14,8 +14,8 @@ Its status.json says every minute how far it is, how fast, and what it waits for
 Every key of the config can be set on the line as --config.a.b=value; --dry_run prints them all.
 `python -m experiments.catalogue` lists the losses.
 
-Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 75 preempted (SIGTERM) with a
-saved checkpoint.
+Exit codes: 0 finished, 2 bad input, 3 stopped by NaN or infinity, 4 data or disk failed on the way,
+75 preempted (SIGTERM) with a saved checkpoint.
 """
 
 import os
@@ -31,9 +31,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.data.options import nearest
-from experiments.errors import BadInput
+from experiments.errors import BadInput, Failed
 
-FINISHED, BAD_INPUT, NOT_FINITE, PREEMPTED = 0, 2, 3, 75
+FINISHED, BAD_INPUT, NOT_FINITE, FAILED, PREEMPTED = 0, 2, 3, 4, 75
 
 #: The command line once `parse` has rewritten it: what ml_collections searches for overrides.
 _REWRITTEN: list[str] = []
@@ -218,10 +218,11 @@ def dispatch() -> int:
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import modes, workdir
+    from experiments import checkpoint, modes, workdir
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
+    checkpoint.speak_once()
     if config is None:
         config = from_resolved(workdir.read_config(Path(directory)))
     if SEED.value is not None:
@@ -253,6 +254,18 @@ def dispatch() -> int:
     return FINISHED
 
 
+def _kept(directory: str | None) -> str:
+    """What is left of a run that failed, for people."""
+    from experiments.checkpoint import Checkpoints
+
+    if MODE.value != "train" or not directory or not (steps := Checkpoints.sealed(directory)):
+        return ""
+    return (
+        f" (the checkpoint of step {steps[-1]} is kept in {directory}; the same command continues "
+        "from it)"
+    )
+
+
 def main(arguments: Sequence[str]) -> int:
     """The program behind the flags."""
     try:
@@ -263,6 +276,11 @@ def main(arguments: Sequence[str]) -> int:
         return code
     except BadInput as error:
         return refuse(error)
+    except (Failed, OSError) as error:  # the latter: a disk that is full or gone
+        # No disconnect: the other processes are in the middle of a step, and end by themselves.
+        line = " ".join(str(error).split())
+        print(f"run: stopped: {line}{_kept(WORKDIR.value)}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("run: interrupted; the same command continues the run", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -27,7 +27,7 @@ class Proposal(NamedTuple):
     """What a task makes of parameters and a batch.
 
     Attributes:
-      loss: scalar; NaN or infinity stops the run.
+      loss: scalar; NaN or infinity stops the run (or skips the step, see `skipping`).
       gradient: like the parameters, what the optimizer is given. None where the optimizer's first
         transform makes the gradient itself (`optim.sam_multitask`): it is then given zeros.
       metrics: name -> scalar, for the log. `make_step` adds "loss", "learning_rate", "first_bad"
@@ -142,6 +142,56 @@ def make_step(
     whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
     return jax.jit(
         step, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
+    )
+
+
+def skipping(
+    init: Callable[[jax.Array], State], step: Any, schedule: optax.Schedule, mesh: Mesh, most: int
+) -> tuple[Callable[[jax.Array], State], Any]:
+    """(init, step) of a run that leaves out the steps that are not finite, instead of stopping.
+
+    Such a step leaves the state as it was, the optimizer's count included (so that its learning
+    rate is late by the steps left out), but for the step's number: the next one has another batch
+    and key. The state's "skipped" counts them all and "in_a_row" the last ones; the metric
+    "skipped" is the former. When `most` in a row are bad, "first_bad" is the first of them.
+
+    Args:
+      init: of `make_init`.
+      step: of `make_step`.
+      schedule: the learning rate, for the log.
+      mesh: of both.
+      most: how many in a row are too many.
+    """
+
+    def start(key: jax.Array) -> State:
+        return init(key) | {name: jnp.zeros((), jnp.int32) for name in ("skipped", "in_a_row")}
+
+    def guarded(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
+        given = {name: part for name, part in state.items() if name not in ("skipped", "in_a_row")}
+        after, metrics = step(given | {"first_bad": jnp.full((), ALL_FINITE, jnp.int32)}, batch)
+        bad = after["first_bad"] != ALL_FINITE
+        kept = {name: part for name, part in given.items() if name not in ("step", "first_bad")}
+        new_state = after | jax.tree.map(
+            lambda old, new: jnp.where(bad, old, new), kept, {name: after[name] for name in kept}
+        )
+        in_a_row = jnp.where(bad, state["in_a_row"] + 1, 0)
+        gave_up = (in_a_row >= most) & (state["first_bad"] == ALL_FINITE)
+        new_state |= {
+            "first_bad": jnp.where(gave_up, after["step"] - in_a_row + 1, state["first_bad"]),
+            "skipped": state["skipped"] + bad.astype(jnp.int32),
+            "in_a_row": in_a_row,
+        }
+        rate = schedule(state["step"] - state["skipped"])
+        logged = {
+            "learning_rate": jnp.asarray(rate, jnp.float32),
+            "first_bad": new_state["first_bad"],
+            "skipped": new_state["skipped"],
+        }
+        return new_state, metrics | logged
+
+    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
+    return jax.jit(start, out_shardings=whole), jax.jit(
+        guarded, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
     )
 
 

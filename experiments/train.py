@@ -24,9 +24,11 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
 from experiments.job import Job, build
+from experiments.lease import Lease
 from experiments.metrics import MetricWriter, Progress, read_metrics
 from experiments.observe import Watch
 from experiments.report import write_report
+from experiments.retention import Retention
 from experiments.step import ALL_FINITE, State
 
 #: A --profile trace: steps left out before it (compiling, warming up), and steps in it.
@@ -81,22 +83,42 @@ def train(
     Raises:
       BadInput: config, data, workdir or checkpoints are not what they should be.
       NonFinite: something was not finite; the checkpoints before it are kept.
+      Failed: data or disk failed on the way; the checkpoints before it are kept.
     """
+    lease = Lease(directory)
+    try:
+        return _train(config, directory, lease, max_steps, overwrite, profile, overrides)
+    finally:
+        lease.release()
+
+
+def _train(
+    config: ConfigDict,
+    directory: str,
+    lease: Lease,
+    max_steps: int | None,
+    overwrite: bool,
+    profile: bool,
+    overrides: Sequence[str],
+) -> Outcome:
     # ---- The job and its directory
     root, is_main = Path(directory), jax.process_index() == 0
     try:
         job = build(config)
         iterator = job.train_batches()
         if is_main:
+            lease.acquire()  # before anything there is touched
             workdir.claim(root, resolved(config), overwrite=overwrite)
     except BadInput as error:
         raise BadInput(sharding.agree(str(error))) from error
     if problem := sharding.agree(""):  # what is wrong on one process is wrong for all of them
         raise BadInput(problem)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
+    keep, spare = config.keep_checkpoints, Retention.of(config, root).spare
+    opened = Checkpoints(root, keep=keep, spare=spare, guard=lease.check)
     with (
         _sigterm() as asked_to_stop,
-        contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints,
+        contextlib.closing(opened) as checkpoints,
         Watch(root, is_main=is_main) as watch,
     ):
         # ---- Restore or initialise
@@ -136,6 +158,9 @@ def train(
 
     if is_main:
         record["scores"] = scores is not None
+        if skipped := int(state.get("skipped", 0)):
+            record["skipped_steps"] = skipped
+            print(f"skipped: {skipped} steps that were not finite (on_nan = skip)", flush=True)
         if scores is not None:
             workdir.write_evaluation(root, scores, job.dataset.task)
         seconds = outcome.seconds_per_step
@@ -162,7 +187,7 @@ def _steps(
     config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
     step, preempted = steps.start - 1, False
     log = _Log(writer, watch)
-    progress = Progress(last, step, is_main)
+    progress, retention = Progress(last, step, is_main), Retention.of(config, "")
     with (
         contextlib.closing(progress),
         jax.set_mesh(job.mesh),
@@ -190,7 +215,9 @@ def _steps(
             _stop_if_not_finite(state)
             watch.stop_clock()
             if evaluating:
-                writer.write(step, "validation", job.evaluate(state["params"], "validation")[0])
+                found = job.evaluate(state["params"], "validation")[0]
+                retention.check_metric(found)
+                writer.write(step, "validation", found)
             if preempted or step % config.checkpoint_every == 0 or step == last:
                 writer.flush()
                 checkpoints.save(step, state, iterator)

@@ -69,7 +69,17 @@ def base_config() -> ConfigDict:
             "log_every": 20,
             "eval_every": 200,
             "checkpoint_every": 200,
+            # The last ones stay; beside them every step that is a multiple of keep_every (0: none)
+            # and the keep_best best (0: none) by a metric of the validation split.
             "keep_checkpoints": 3,
+            "keep_every": 0,
+            "keep_best": 0,
+            "best_metric": "accuracy",
+            "best_is": "highest",  # lowest
+            # A loss, gradient or parameter that is not finite: stop, or skip the step, and stop
+            # after max_skipped of them in a row.
+            "on_nan": "stop",
+            "max_skipped": 10,
         }
     )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.data.dataset import Batch, Source
-from experiments.errors import BadInput
+from experiments.errors import BadInput, Failed
 
 if TYPE_CHECKING:
     import grain
@@ -53,6 +53,7 @@ def train_iterator(
 
     Raises:
         BadInput: a batch_size that does not fit the source or the processes.
+        Failed: from the iterator, if the source raises.
     """
     rows = _rows(batch_size, process_index, process_count)
     if batch_size > len(source):
@@ -76,7 +77,8 @@ def train_iterator(
             np.arange(step * batch_size, (step + 1) * batch_size)[rows], size
         )
         first, last = int(epochs[0]), int(epochs[-1])
-        return source.gather(np.where(epochs == first, order(first)[places], order(last)[places]))
+        positions = np.where(epochs == first, order(first)[places], order(last)[places])
+        return _gather(source, positions, f"of step {step + 1}")
 
     return iter(
         grain.MapDataset.range(sys.maxsize // batch_size)
@@ -113,11 +115,24 @@ def _padded_batches(source: Source, batch_size: int, rows: slice) -> Iterator[Ba
     for start in range(0, len(source), batch_size):
         positions = np.arange(start, start + batch_size)[rows]
         where = positions < len(source)
-        batch = source.gather(np.where(where, positions, 0))
+        batch = _gather(source, np.where(where, positions, 0), f"from example {start} on")
         padding = {"inputs": 0, "label": 0, "index": -1}
         for key, value in padding.items():
             batch[key][~where] = value
         yield batch | {"where": where}
+
+
+def _gather(source: Source, positions: np.ndarray, what: str) -> Batch:
+    """Those examples of a source; whatever it raises becomes one line."""
+    try:
+        return source.gather(positions)
+    except BadInput:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise Failed(
+            f"the data {what} cannot be read: {type(error).__name__}: {lines[0]}"
+        ) from error
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> slice:

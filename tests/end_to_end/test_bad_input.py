@@ -110,6 +110,14 @@ ADDED: dict[str, tuple[str, list[str]]] = {
     "never log": ("--config.log_every=0", ["--config.log_every", ">= 1"]),
     "never evaluate": ("--config.eval_every=-5", ["--config.eval_every", ">= 1"]),
     "keep nothing": ("--config.keep_checkpoints=0", ["--config.keep_checkpoints", ">= 1"]),
+    "skip in other words": ("--config.on_nan=skp", ["--config.on_nan", "did you mean 'skip'"]),
+    "skip nothing": ("--config.max_skipped=0", ["--config.max_skipped", ">= 1", "got 0"]),
+    "keep every step before the first": ("--config.keep_every=-1", ["keep_every", ">= 0", "-1"]),
+    "best checkpoints that are never evaluated": (
+        "--config.keep_best=1 --config.eval_every=20 --config.checkpoint_every=30",
+        ["--config.keep_best", "divide one another", "30 and 20"],
+    ),
+    "best is neither": ("--config.best_is=high", ["--config.best_is", "did you mean 'highest'"]),
     "negative rate": (
         "--config.optimizer.learning_rate=-1",
         ["--config.optimizer.learning_rate", "> 0", "-1"],

@@ -173,3 +173,53 @@ def test_another_model_is_named(saved):
     with pytest.raises(BadInput, match="expected the parameters of this config's model"):
         checkpoints.restore(other, None)
     checkpoints.close()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> tuple[Path, Path]:
+    """A workdir with the checkpoints 1 and 2 of random numbers, and the 1 MB file of the newer."""
+    checkpoints, iterator = Checkpoints(tmp_path), batches()
+    numbers = np.random.default_rng(0).standard_normal((512, 512), np.float32)
+    for step in (1, 2):
+        checkpoints.save(step, {"kernel": jnp.asarray(numbers * step)}, iterator)
+    checkpoints.close()
+    target = max(files_of(tmp_path, 2), key=lambda path: path.stat().st_size)
+    assert target.stat().st_size > 900_000
+    return tmp_path, target
+
+
+def restore_large(workdir: Path):
+    checkpoints = Checkpoints(workdir)
+    try:
+        shape = jax.ShapeDtypeStruct((512, 512), jnp.float32, sharding=jnp.zeros(1).sharding)
+        return checkpoints.restore({"kernel": shape}, None)
+    finally:
+        checkpoints.close()
+
+
+def test_each_of_eight_flipped_bits_of_a_large_file_is_found(large, capsys):
+    workdir, target = large
+    sound = target.read_bytes()
+    places = np.random.default_rng(1).integers(0, 8 * len(sound), 8)
+    for place in places.tolist():
+        content = bytearray(sound)
+        content[place // 8] ^= 1 << place % 8
+        target.write_bytes(content)
+        assert restore_large(workdir)[0] == 1
+        said = capsys.readouterr().out
+        assert "checkpoint 2: left out, " in said and "does not match its checksum" in said
+    target.write_bytes(sound)
+    assert restore_large(workdir)[0] == 2
+
+
+@pytest.mark.parametrize("left", [0.0, 0.5, 1.0])
+def test_a_large_file_that_was_truncated_is_found(large, left, capsys):
+    workdir, target = large
+    content = target.read_bytes()
+    target.write_bytes(content[: int(left * (len(content) - 1))])
+    assert restore_large(workdir)[0] == 1
+    assert "checkpoint 2: left out, " in capsys.readouterr().out
+    flip_a_bit(files_of(workdir, 1)[-1])
+    with pytest.raises(BadInput, match=r"expected a sound checkpoint.*\(1, 2\)") as refused:
+        restore_large(workdir)
+    assert "\n" not in str(refused.value)

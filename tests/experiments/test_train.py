@@ -169,12 +169,13 @@ def test_a_rate_that_overflows_stops_and_saves_nothing_else(tmp_path, every, log
     assert "no checkpoint yet" in said if not saved else f"step {saved[-1]} is kept" in said
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, tmp_path, capfd):
+@pytest.mark.parametrize("damage", ["flipped", "truncated"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(whole, capfd, damage):
     expected = parameters(whole), records(whole)
     target = files_of(whole, 12)[-1]
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 1
-    target.write_bytes(content)
+    target.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
     capfd.readouterr()
 
     run(whole)
