@@ -55,7 +55,17 @@ up is the steps that an early decay costs, a tenth of each segment, and so short
 a river to come back to. Against a cosine of each length it is ahead, equal (0.003 +- 0.008) and
 behind (0.016 +- 0.009).
 
-@@SENSITIVITY@@
+Validation loss after 300 steps of AdamW with a cosine, and its sensitivity to the rate (mean over
+the rates of what is lost against the best one):
+
+    rate               0.001  0.003  0.01   0.03   0.1    sensitivity
+    plain              2.547  2.382  2.274  2.487  2.918  0.2475 +- 0.0082
+    log-partition      2.548  2.383  2.274  2.491  2.895  0.2438 +- 0.0100
+    normalised q, k    2.552  2.391  2.282  2.356  2.433  0.1212 +- 0.0102
+
+Normalised queries and keys halve it, as claimed: the greatest attention logit at a rate of 0.1 is
+40,000 without them. The penalty, 1e-4 as in the paper, changes nothing: the partition of 66
+characters does not run away.
 """
 
 from typing import Any
@@ -69,6 +79,7 @@ from experiments.data.characters import DESCRIPTIONS
 VERDICT = {
     "frugal": "reproduced",
     "wsd_s": "not reproduced against WSD, one of three against cosine",
+    "log_partition_penalty": "no effect",
 }
 
 _RATES = (0.001, 0.003, 0.01, 0.03)
