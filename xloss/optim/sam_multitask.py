@@ -120,7 +120,8 @@ def sam_multitask_gradients(
       ValueError: losses that are not [T], no shared leaf, radii < 0, params with holes.
 
     Numerics:
-      2 T gradients: T backward passes from one forward pass, then T forward and backward passes.
+      2 T gradients: T backward passes from one forward pass, then T forward and backward passes,
+      written out one after another unless sequential: compiling takes longer with more tasks.
       Memory beside the model's: 2 T copies of the shared gradient; aux costs nothing more if it is
       dropped inside ``jax.jit``, where this function belongs.
 
@@ -207,7 +208,7 @@ def sam_multitask_gradients(
         nothing = jax.tree.map(jnp.zeros_like, part(wide, False))
         heads, found = jax.lax.scan(after_another, nothing, tasks)
     else:
-        every, found = jax.vmap(one_task)(tasks)
+        every, found = _each(one_task, tasks)
         heads = jax.tree.map(lambda x: jnp.sum(x, axis=0), every)
     gradients, sharp, away, norms = found
     flat = jax.tree.map(jnp.subtract, sharp, gradients)
@@ -229,6 +230,13 @@ def sam_multitask_gradients(
         direction = aggregate(sharp, key)
     aux = SamMultitaskAux(gradients, flat, loss_direction, flat_direction, away, *norms)
     return losses, perturbation.cast_like(whole(direction, heads), params), aux
+
+
+def _each(function: Callable[[Array], PyTree], rows: Array) -> PyTree:
+    """What vmap gives, one row after another in the program: T products of whole matrices, where a
+    batch of T matrices is several times as slow on a CPU."""
+    found = [function(row) for row in rows]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
 
 def sam_multitask(
