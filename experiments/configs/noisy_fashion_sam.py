@@ -20,24 +20,24 @@ as SAM at a fraction of its price.
 Measured, seeds 0 to 9, each row at the setting of OVERRIDES whose accuracy on NOISY validation
 labels was best (jax 0.10.2, one CPU device). Test accuracy in %, mean and 95 % interval; noisy
 training labels learnt by heart in %; sharpness, 100 x (L(w + e) - L(w)) with ||e|| = 0.1 along the
-gradient, on 2,000 training pictures:
+gradient, on 2,000 training pictures; ms, of one step of one seed (BENCHMARKS.md):
 
-              setting               validation     test           by heart       sharpness      ms a step
-    SGD       0.03, 500 steps       49.24 +- 0.08  77.87 +- 0.21  55.14 +- 0.30  2.14 +- 0.43  @SGD@
-    SAM       0.01, rho 0.1         49.59 +- 0.09  78.71 +- 0.19  53.92 +- 0.25  1.81 +- 0.05  @SAM@
-    ASAM      0.01, rho 1           49.66 +- 0.07  78.75 +- 0.19  54.44 +- 0.30  1.54 +- 0.05  @ASAM@
-    GSAM      0.01, rho 0.1, 0.1    49.58 +- 0.11  78.65 +- 0.21  53.29 +- 0.21  1.82 +- 0.05  @GSAM@
-    LookSAM   0.01, rho 0.05, 0.4   49.42 +- 0.11  78.29 +- 0.17  52.13 +- 0.26  1.44 +- 0.05  @LOOK@
-    SGD, all  0.003, 1,500 steps    48.67 +- 0.09  76.90 +- 0.16  50.68 +- 0.31  0.99 +- 0.02  @SGD@
+              setting               validation     test           by heart       sharpness      ms
+    SGD       0.03, 500 steps       49.24 +- 0.08  77.87 +- 0.21  55.14 +- 0.30  2.14 +- 0.43  0.37
+    SAM       0.01, rho 0.1         49.59 +- 0.09  78.71 +- 0.19  53.92 +- 0.25  1.81 +- 0.05  0.70
+    ASAM      0.01, rho 1           49.66 +- 0.07  78.75 +- 0.19  54.44 +- 0.30  1.54 +- 0.05  0.67
+    GSAM      0.01, rho 0.1, 0.1    49.58 +- 0.11  78.65 +- 0.21  53.29 +- 0.21  1.82 +- 0.05  0.91
+    LookSAM   0.01, rho 0.05, 0.4   49.42 +- 0.11  78.29 +- 0.17  52.13 +- 0.26  1.44 +- 0.05  0.43
+    SGD, all  0.003, 1,500 steps    48.67 +- 0.09  76.90 +- 0.16  50.68 +- 0.31  0.99 +- 0.02  0.37
 
-(learning rate, radius, strength; 48 settings, 480 runs, half an hour on two busy cores). Against SGD
-that ends early, seed by seed on test: SAM +0.84 +- 0.26, ASAM +0.88 +- 0.21, GSAM +0.78 +- 0.29,
-LookSAM +0.42 +- 0.23; against SAM: ASAM +0.04 +- 0.07, GSAM -0.06 +- 0.06, LookSAM -0.42 +- 0.13.
-Against SGD that runs to the end the gain is twice as large: an early end does half of what SAM does.
-At one learning rate for all, 0.03 and 1,500 steps, it would seem to be ten points (66.76 with SGD,
-77.69 with SAM at radius 0.2). Sharpness does not order them: the flattest minimum is SGD's at the
-smallest rate, which has learnt least by heart and is not the best on test; between runs of different
-training loss it says little.
+(learning rate, radius, strength; 48 settings, 480 runs, half an hour on two busy cores). Against
+SGD that ends early, seed by seed on test: SAM +0.84 +- 0.26, ASAM +0.88 +- 0.21, GSAM +0.78 +-
+0.29, LookSAM +0.42 +- 0.23; against SAM: ASAM +0.04 +- 0.07, GSAM -0.06 +- 0.06, LookSAM -0.42 +-
+0.13. Against SGD that runs to the end the gain is twice as large: an early end does half of what
+SAM does. At one learning rate for all, 0.03 and 1,500 steps, it would seem to be ten points (66.76
+with SGD, 77.69 with SAM at radius 0.2). Sharpness does not order them: the flattest minimum is
+SGD's at the smallest rate, which has learnt least by heart and is not the best on test; between
+runs of different training loss it says little.
 """
 
 import itertools
