@@ -11,7 +11,7 @@ from xloss.optim import trees
 measure = jax.jit(trees.norm_and_unit)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30, 6e37])
 def test_norm_and_unit_neither_overflow_nor_vanish(scale):
     norm, unit = measure({"a": jnp.array([3.0 * scale]), "b": jnp.array([[0.0, -4.0 * scale]])})
     np.testing.assert_allclose(norm, 5.0 * scale, rtol=1e-6)

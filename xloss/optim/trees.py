@@ -46,11 +46,17 @@ def norm_and_unit(tree: PyTree) -> tuple[Array, PyTree]:
     peaks = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(wide)]
     peak = functools.reduce(jnp.maximum, peaks, zero)
     scale = jnp.where(peak == 0, one, peak)
-    scaled = jax.tree.map(lambda x: x / scale, wide)
+    scaled = jax.tree.map(lambda x: over(x, scale), wide)
     root = jnp.sqrt(sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(scaled)), zero))
     # Where the peak is subnormal, x / scale may be flushed to 0.
     length = jnp.where(root == 0, one, root)
     return peak * root, jax.tree.map(lambda x: x / length, scaled)
+
+
+def over(x: Array, scale: Array) -> Array:
+    """x / scale, where a compiler that multiplies by 1 / scale instead would flush that to 0."""
+    shrink = jnp.where(scale > 1, jnp.asarray(0.25, scale.dtype), jnp.ones_like(scale))
+    return (x * shrink) / (scale * shrink)
 
 
 def dot(left: PyTree, right: PyTree) -> Array:

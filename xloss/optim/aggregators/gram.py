@@ -61,7 +61,7 @@ def gram(grads: PyTree) -> Gram:
     peak = functools.reduce(jnp.maximum, [jnp.max(jnp.abs(x), initial=0.0) for x in wide], zero)
     scale = jnp.where(peak == 0, one, peak)
     # No reshape: flattening a sharded leaf would gather it, contracting several axes does not.
-    return Gram(sum((_inner(_over(x, scale)) for x in wide), zero), scale)
+    return Gram(sum((_inner(trees.over(x, scale)) for x in wide), zero), scale)
 
 
 def by_task(grads: PyTree) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ def by_task(grads: PyTree) -> tuple[Array, Array]:
     peaks = [jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0) for x in wide]
     peak = functools.reduce(jnp.maximum, peaks)
     scales = jnp.where(peak == 0, jnp.ones_like(peak), peak)
-    over = [_over(x, jnp.expand_dims(scales, tuple(range(1, x.ndim)))) for x in wide]
+    over = [trees.over(x, jnp.expand_dims(scales, tuple(range(1, x.ndim)))) for x in wide]
     return sum((_inner(x) for x in over), jnp.zeros([], dtype)), scales
 
 
@@ -84,7 +84,7 @@ def length_ratios(matrix: Array, scales: Array) -> Array:
     where no float holds it."""
     _, inverse = cosines(matrix)
     ratios = jnp.sqrt(jnp.diagonal(matrix))[:, None] * inverse[None, :]
-    return jnp.where(ratios == 0, ratios, ratios * _over(scales[:, None], scales[None, :]))
+    return jnp.where(ratios == 0, ratios, ratios * trees.over(scales[:, None], scales[None, :]))
 
 
 def mean_square(matrix: Array) -> Array:
@@ -115,12 +115,6 @@ def combine(grads: PyTree, weights: Array) -> PyTree:
         return _contract(weights, wide, (0,)).astype(x.dtype)
 
     return jax.tree.map(total, grads)
-
-
-def _over(x: Array, scale: Array) -> Array:
-    """x / scale, where a compiler that multiplies by 1 / scale instead would flush that to 0."""
-    shrink = jnp.where(scale > 1, jnp.asarray(0.25, scale.dtype), jnp.ones_like(scale))
-    return (x * shrink) / (scale * shrink)
 
 
 def _inner(x: Array) -> Array:
