@@ -168,6 +168,8 @@ def test_metrics_are_those_of_the_logits_and_the_penalty_is_part_of_the_objectiv
         "loss": pytest.approx((log_z - target).mean(), rel=1e-5),
         "log_partition_square": pytest.approx((log_z**2).mean(), rel=1e-5),
         "max_attention_logit": pytest.approx(logits.max(), rel=1e-4),
+        # Two moments of every number in float32, and the steps of Adam and of the schedule.
+        "optimizer_state_bytes": 8 * sum(x.size for x in jax.tree.leaves(params)) + 2 * 4,
     }
 
     _, before = steps_of(plain, 1)
