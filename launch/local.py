@@ -13,6 +13,7 @@ are then terminated. The exit code is that of the first process that failed, or 
 import argparse
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -103,11 +104,21 @@ def _first_failure(
     return failure
 
 
+#: In every line that Gloo greets a peer with.
+GREETING = "connected peer ranks"
+
+
 def _copy(pipe: TextIO, stream: TextIO, prefix: str) -> None:
+    owed = 0
     with pipe:
         for line in pipe:
-            # Gloo greets every peer of every device, in half lines too; nothing else would be seen.
-            if "connected peer ranks" not in line:
+            # Gloo greets every peer of every device; nothing else would be seen. Where two of them
+            # run into one line, the end of the first ("1", or nothing) is a line that is owed.
+            if greetings := line.count(GREETING):
+                owed += greetings - 1
+            elif owed and re.fullmatch(r"\s*\d*\s*", line):
+                owed -= 1
+            else:
                 stream.write(f"{prefix}{line.rstrip()}\n")
                 stream.flush()
 

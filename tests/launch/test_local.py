@@ -108,3 +108,17 @@ def test_a_wrong_command_line_is_one_line(arguments, said, capfd):
     assert end.value.code == 2
     assert (out, len(err.splitlines())) == ("", 1)
     assert err.startswith("local: ") and said in err
+
+
+def test_greetings_of_gloo_are_left_out_and_numbers_are_not(capfd):
+    greeting = "[Gloo] Rank 1 is connected to 1 connected peer ranks is : "
+    code, out, _ = run(
+        f"g = {greeting!r}\n"
+        "print(7)\n"
+        "print(g + '1')\n"
+        "print(g + g + '1', '1', sep='\\n')\n"  # two that ran together, and the first one's end
+        "print(8)",
+        capfd,
+        processes=1,
+    )
+    assert code == 0 and out.splitlines() == ["[0] 7", "[0] 8"]
