@@ -109,6 +109,10 @@ bench: $(READY) ## time losses and heads; prints tables with machine and version
 	@$(BIN)/python -m experiments.benchmarks.heads
 	@$(BIN)/python -m experiments.benchmarks.spherical
 	@$(BIN)/python -m experiments.benchmarks.multilabel
+	@$(BIN)/python -m experiments.benchmarks.attacks
+	@$(BIN)/python -m experiments.benchmarks.optimizers
+	@$(BIN)/python -m experiments.benchmarks.optimizer_state
+	@$(BIN)/python -m experiments.benchmarks.scaling
 
 .PHONY: verify
 verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
