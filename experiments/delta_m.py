@@ -25,7 +25,7 @@ from absl import flags
 
 from experiments.errors import BadInput
 from experiments.program import run_program
-from experiments.sweep_table import interval
+from experiments.sweep_table import interval, markdown
 from experiments.wins import Member, best_settings, read_members
 
 _FLAGS = flags.FlagValues()
@@ -95,13 +95,10 @@ def table(members: Sequence[Member], method: Sequence[str], select: str) -> str:
         rows.append(
             (mean, [name, setting, *cells, _percent(conflicts), f"{mean:+.2f} +- {half:.2f}"])
         )
-    lines = [["method", "setting", *(f"{side} %" for side in SIDES), "conflicts %", "Delta-m %"]]
-    lines.append(["---"] * len(lines[0]))
-    lines.append(
-        ["single tasks", "", *(_percent(list(alone[side].values())) for side in SIDES), "-", "0"]
-    )
-    lines += [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    header = ["method", "setting", *(f"{side} %" for side in SIDES), "conflicts %", "Delta-m %"]
+    singles = (_percent(list(alone[side].values())) for side in SIDES)
+    best_first = [cells for _, cells in sorted(rows, key=lambda row: -row[0])]
+    return markdown(header, [["single tasks", "", *singles, "-", "0"], *best_first])
 
 
 def _percent(values: Sequence[float]) -> str:

@@ -2,7 +2,7 @@
 """What a wrong learning rate costs: `python -m experiments.lr_sensitivity SWEEP --by=KEY,...`.
 
     python -m experiments.lr_sensitivity sweeps/characters --by=task.log_partition,model.qk_norm \\
-        --where=steps=300 [--metric=loss] [--out=sensitivity.md]
+        --where=steps=300 --classes=66 [--metric=loss] [--out=sensitivity.md]
 
 The members of a sweep that differ in optimizer.learning_rate, grouped by the values of the keys of
 --by; with --where=KEY=VALUE only those with that override. For every group and seed
@@ -24,14 +24,16 @@ from absl import flags
 
 from experiments.errors import BadInput
 from experiments.program import run_program
-from experiments.sweep_table import interval
+from experiments.sweep_table import interval, markdown
 from experiments.wins import Member, check_metric, read_members
 from xloss import diagnostics
 
 _FLAGS = flags.FlagValues()
 _BY = flags.DEFINE_list("by", [], "Keys of a group.", flag_values=_FLAGS)
 _WHERE = flags.DEFINE_list("where", [], "KEY=VALUE of the members to read.", flag_values=_FLAGS)
-_CLASSES = flags.DEFINE_integer("classes", 66, "K.", lower_bound=2, flag_values=_FLAGS)
+_CLASSES = flags.DEFINE_integer(
+    "classes", None, "K, for the loss of equal probabilities.", lower_bound=2, flag_values=_FLAGS
+)
 _METRIC = flags.DEFINE_string("metric", "loss", "Metric, less is better.", flag_values=_FLAGS)
 _OUT = flags.DEFINE_string("out", None, "File to write the table to as well.", flag_values=_FLAGS)
 
@@ -86,10 +88,8 @@ def table(members: Sequence[Member], by: Sequence[str], metric: str, initial: fl
         found = [float(diagnostics.lr_sensitivity(jnp.asarray(row), initial)) for row in values]
         cells = [_cell(found), *(_cell(column) for column in np.minimum(values, initial).T)]
         rows.append((float(np.mean(found)), [", ".join(name) or "all", *cells]))
-    lines = [["setting", "sensitivity", *(f"rate {rate:g}" for rate in rates)]]
-    lines.append(["---"] * len(lines[0]))
-    lines += [cells for _, cells in sorted(rows, key=lambda row: row[0])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    header = ["setting", "sensitivity", *(f"rate {rate:g}" for rate in rates)]
+    return markdown(header, [cells for _, cells in sorted(rows, key=lambda row: row[0])])
 
 
 def _cell(values: Sequence[float] | np.ndarray) -> str:
@@ -101,6 +101,8 @@ def main(argv: Sequence[str]) -> None:
     """The program behind the flags."""
     if len(argv) != 2:
         raise BadInput(f"expected the directory of one sweep, got {len(argv) - 1}")
+    if _CLASSES.value is None:
+        raise BadInput("--classes: expected the number of classes, got none")
     members = kept(read_members([Path(argv[1])]), _WHERE.value, _BY.value)
     text = table(members, _BY.value, _METRIC.value, float(np.log(_CLASSES.value)))
     print(text)

@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from experiments.errors import BadInput
 from experiments.rules import Rule, one_of
 from xloss import optim
+from xloss.optim.frugal import RULES as STATE_FREE
+from xloss.optim.frugal import SPLITS
 
 OPTIMIZERS = ("adam", "adamw", "frugal", "sgd")
 SCHEDULES = ("constant", "cosine", "wsd", "wsd_s")
@@ -44,10 +46,10 @@ RULES: dict[str, Rule] = {
             and all(a < b for a, b in itertools.pairwise(v))
         ),
     ),
-    "optimizer.split": one_of("columns", "rows", "entries", "block", "svd"),
+    "optimizer.split": one_of(*SPLITS),
     "optimizer.density": Rule((int, float), "a number in [0, 1]", lambda v: 0 <= v <= 1),
     "optimizer.update_gap": Rule(int, "an integer >= 1", lambda v: v >= 1),
-    "optimizer.state_free": one_of("sign", "sgd", "none"),
+    "optimizer.state_free": one_of(*STATE_FREE),
     "optimizer.state_free_scale": Rule((int, float), "a number >= 0", lambda v: 0 <= v < np.inf),
 }
 #: The same for keys that may be None or missing.

@@ -165,13 +165,19 @@ def _markdown(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
     names = dict.fromkeys([*metrics, *(name for _, name in known)])
     columns = [(split, name) for name in names for split in SPLITS if (split, name) in known]
     header = ["setting", "seeds", *(f"{split} {metric_label(metric)}" for split, metric in columns)]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     for row in rows:
         seeds = str(len(row["seeds"]))
         if row["not_finite"]:
             seeds += f" ({len(row['not_finite'])} not finite)"
         cells = [_cell(row["metrics"][split].get(metric)) for split, metric in columns]
         lines.append([row["setting"].replace("|", "\\|"), seeds, *cells])
+    return markdown(header, lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -9,7 +9,9 @@ of the keys of --method, joined by a space); whatever else varies is a setting, 
 gets the one whose mean of --select on VALIDATION is best (--select=-loss: least): of those with
 the most finished seeds, and of equal ones the first by its values, so that the smallest learning
 rate. Then the metric on the test split is compared seed by seed, by a paired t-test: a win or a
-loss has p < level, the rest are ties. A method that is there on one problem alone counts there.
+loss has p < level, the rest are ties (--metric=-loss: less is better). A table of its own has the
+mean differences with their 95 % intervals (Student's t). A method that is there on one problem
+alone counts there; what sets none of the keys is "none".
 """
 
 import json
@@ -25,13 +27,15 @@ from scipy import stats
 from experiments.data.options import nearest
 from experiments.errors import BadInput
 from experiments.program import run_program
-from experiments.sweep_table import comparable, interval
+from experiments.sweep_table import comparable, interval, markdown
 
 _FLAGS = flags.FlagValues()
 _BY = flags.DEFINE_list("by", ["data.path"], "Keys of a problem.", flag_values=_FLAGS)
 _METHOD = flags.DEFINE_list("method", ["loss.name"], "Keys of a method.", flag_values=_FLAGS)
 _REFERENCE = flags.DEFINE_string("reference", None, "The method to compare.", flag_values=_FLAGS)
-_METRIC = flags.DEFINE_string("metric", "accuracy", "Metric on test.", flag_values=_FLAGS)
+_METRIC = flags.DEFINE_string(
+    "metric", "accuracy", "Metric on test, with a minus where less is better.", flag_values=_FLAGS
+)
 _SELECT = flags.DEFINE_string("select", "accuracy", "Metric on validation.", flag_values=_FLAGS)
 _LEVEL = flags.DEFINE_float("level", 0.05, "Of the test, in (0, 1).", flag_values=_FLAGS)
 _OUT = flags.DEFINE_string("out", None, "File to write the tables to as well.", flag_values=_FLAGS)
@@ -98,6 +102,7 @@ def chosen(
       BadInput: a metric that no member has.
     """
     results: Results = defaultdict(dict)
+    metric = metric.removeprefix("-")
     for (problem, name), found in best_settings(members, by, method, select).items():
         check_metric("metric", metric, found[0]["final"]["test"])
         results[problem][name] = {m["seed"]: float(m["final"]["test"][metric]) for m in found}
@@ -115,8 +120,17 @@ def verdict(ours: Mapping[int, float], theirs: Mapping[int, float], level: float
     return _sign(float(gaps.mean())) if p < level else "tie"
 
 
-def tables(results: Results, reference: str, level: float) -> str:
-    """The methods on each problem, and the reference's wins, ties and losses, as markdown.
+def tables(results: Results, reference: str, level: float, sign: int = 1) -> str:
+    """The methods on each problem, the reference minus each of them seed by seed, and its wins.
+
+    Args:
+      results: of :func:`chosen`.
+      reference: the method to compare.
+      level: of the test.
+      sign: -1 where less is better.
+
+    Returns:
+      Three tables as markdown.
 
     Raises:
       BadInput: the reference is no method of the sweeps.
@@ -126,28 +140,39 @@ def tables(results: Results, reference: str, level: float) -> str:
         raise BadInput(f"--reference: expected one of {', '.join(names)}, got {reference!r}")
     others = [name for name in names if name != reference]
     counts = {name: dict.fromkeys(("win", "tie", "loss"), 0) for name in others}
-    lines = [
-        "| problem | " + " | ".join([reference, *others]) + " |",
-        "|---" * (len(names) + 1) + "|",
-    ]
+    rows, gaps = [], []
     for problem, row in sorted(results.items()):
-        cells = []
-        for name in (reference, *others):
-            if name not in row:
-                cells.append("-")
-                continue
-            mean, half = interval(list(row[name].values()))
-            mark = ""
-            if name != reference and reference in row:
-                found = verdict(row[reference], row[name], level)
+        ours, cells, apart = row.get(reference), [], []
+        cells.append("-" if ours is None else _cell(list(ours.values())))
+        for name in others:
+            theirs = row.get(name)
+            cells.append("-" if theirs is None else _cell(list(theirs.values())))
+            apart.append("-")
+            if ours is not None and theirs is not None:
+                found = verdict(_times(sign, ours), _times(sign, theirs), level)
                 counts[name][found] += 1
-                mark = f" ({found})"
-            cells.append(f"{mean:.4f} +- {half:.4f}{mark}")
-        lines.append(f"| {problem} | " + " | ".join(cells) + " |")
-    lines += ["", f"| {reference} against | wins | ties | losses |", "|---|---|---|---|"]
-    for name, count in counts.items():
-        lines.append(f"| {name} | {count['win']} | {count['tie']} | {count['loss']} |")
-    return "\n".join(lines)
+                cells[-1] += f" ({found})"
+                both = sorted(set(ours) & set(theirs))
+                apart[-1] = _cell([ours[seed] - theirs[seed] for seed in both])
+        rows.append([problem, *cells])
+        gaps.append([problem, *apart])
+    won = [[name, *map(str, count.values())] for name, count in counts.items()]
+    return "\n\n".join(
+        [
+            markdown(["problem", reference, *others], rows),
+            markdown([f"{reference} minus", *others], gaps),
+            markdown([f"{reference} against", "wins", "ties", "losses"], won),
+        ]
+    )
+
+
+def _cell(values: Sequence[float]) -> str:
+    mean, half = interval(values)
+    return f"{mean:.4f} +- {half:.4f}"
+
+
+def _times(sign: int, values: Mapping[int, float]) -> dict[int, float]:
+    return {seed: sign * value for seed, value in values.items()}
 
 
 def _sign(gap: float) -> str:
@@ -156,7 +181,8 @@ def _sign(gap: float) -> str:
 
 def _name(member: Member, keys: Sequence[str]) -> str:
     found = [member["overrides"].get(key) for key in keys]
-    return " ".join(Path(str(v)).name if "/" in str(v) else str(v) for v in found if v is not None)
+    texts = (Path(str(v)).name if "/" in str(v) else str(v) for v in found if v is not None)
+    return " ".join(texts) or "none"
 
 
 def _rest(member: Member, by: Sequence[str], method: Sequence[str]) -> tuple:
@@ -182,7 +208,8 @@ def main(argv: Sequence[str]) -> None:
         raise BadInput(f"--level: expected a number in (0, 1), got {_LEVEL.value:g}")
     members = read_members([Path(name) for name in argv[1:]])
     results = chosen(members, _BY.value, _METHOD.value, _SELECT.value, _METRIC.value)
-    text = tables(results, _REFERENCE.value, _LEVEL.value)
+    sign = -1 if _METRIC.value.startswith("-") else 1
+    text = tables(results, _REFERENCE.value, _LEVEL.value, sign)
     print(text)
     if _OUT.value:
         Path(_OUT.value).write_text(text + "\n")

@@ -20,7 +20,10 @@ The rate is the best of 0.001, 0.003, 0.01 and 0.03 on validation.
     python -m experiments.sweep --config=char_lm --workdir=sweeps/characters --seeds=10 \\
         --overrides=experiments/configs/char_lm.py --set data.path=DATA/tiny-shakespeare \\
         --select=-loss --together=2    # two CPU cores gain nothing from more seeds together
-    python -m experiments.lr_sensitivity sweeps/characters --where=steps=300 \\
+    python -m experiments.wins sweeps/characters --by=steps --reference=frugal \\
+        --method=optimizer.name,optimizer.density,optimizer.state_free,optimizer.schedule \\
+        --select=-loss --metric=-loss                        # --reference=wsd_s for the schedules
+    python -m experiments.lr_sensitivity sweeps/characters --where=steps=300 --classes=66 \\
         --by=task.log_partition,model.qk_norm
 
 FRUGAL (arXiv 2411.07837) claims that moments for a quarter of the weights, and signs for the rest,

@@ -6,6 +6,7 @@
     python -m experiments.run --config=noisy_fashion_sam:quick --workdir=runs/quick     # seconds
     python -m experiments.sweep --config=noisy_fashion_sam --workdir=sweeps/noisy --seeds=10 \\
         --overrides=experiments/configs/noisy_fashion_sam.py --set data.path=DATA/fashion-mnist
+    python -m experiments.wins sweeps/noisy --method=optimizer.sharpness --reference=sam
     python -m experiments.benchmarks.optimizers     # seconds a step
 
 Without a path the pictures are scikit-learn's digits. Of Fashion-MNIST 6,000 pictures are trained

@@ -70,6 +70,9 @@ def test_the_table_counts_over_the_problems(tmp_path, capsys):
     text = wins.tables(chosen(wins.read_members([tmp_path])), "ours", 0.05)
     assert text.splitlines()[-1] == "| theirs | 1 | 1 | 1 |"
     assert "| b.csv | 0.6000 +- 0.0000 | 0.7000 +- 0.0000 (loss) |" in text
+    assert "| ours minus | theirs |" in text and "| b.csv | -0.1000 +- 0.0000 |" in text
+    upside_down = wins.tables(chosen(wins.read_members([tmp_path])), "ours", 0.05, sign=-1)
+    assert "0.7000 +- 0.0000 (win)" in upside_down
     with pytest.raises(BadInput, match="--reference: expected one of ours, theirs, got 'mine'"):
         wins.tables(chosen([member(0, 1.0), member(0, 1.0, loss="theirs")]), "mine", 0.05)
     with pytest.raises(BadInput, match="found no members"):
@@ -83,3 +86,13 @@ def test_a_metric_that_is_not_finite_is_read_and_never_the_best():
     members += [member(s, "-Infinity", rate=0.1, validation=0.5) for s in range(2)]
     for order in (members, members[::-1]):
         assert chosen(order)["a.csv"]["ours"] == {0: -np.inf, 1: -np.inf}
+
+
+def test_a_minus_turns_the_metric_and_what_is_missing_leaves_its_column_empty():
+    members = [member(s, 0.2 + 0.01 * s, loss="ours", problem=p) for s in (0, 1) for p in "ab"]
+    members += [member(s, 0.5, loss="more", problem="b") for s in (0, 1)]
+    members += [member(s, 0.1, loss="theirs", problem="a") for s in (0, 1)]
+    found = wins.chosen(members, ["data.path"], ["loss.name"], "accuracy", "-accuracy")
+    text = wins.tables(found, "ours", 0.5, sign=-1)
+    assert "| a.csv | - | 0.1050 +- " in text and "| b.csv | -0.2950 +- " in text
+    assert text.splitlines()[-2:] == ["| more | 1 | 0 | 0 |", "| theirs | 0 | 0 | 1 |"]
