@@ -203,7 +203,8 @@ def test_6_a_quarter_has_moments_at_a_quarter_of_the_bytes(layers, fused):
     }
     print({name: round(value, 3) for name, value in found.items()})
     assert max(found["columns"], found["rows"]) <= 0.26
-    # Three blocks of twelve, the largest sizes of all that can stand beside each other.
+    # Three blocks of twelve: choices of whole leaves of these sizes are uneven, and the slots must
+    # hold the largest, 0.306. The goal of 0.30 is missed there.
     assert found["block"] <= (0.31 if (layers, fused) == (3, True) else 0.30)
     assert found["entries"] <= 0.38 and found["svd"] <= 0.32
 

@@ -109,12 +109,7 @@ def db_mtl_init(grads: PyTree) -> DbMtlState:
     References:
       "Dual-Balancing for Multi-Task Learning", arXiv 2308.12029.
     """
-    shapes = [x.shape for x in jax.tree.leaves(grads)]
-    if not shapes or any(not s or s[0] != shapes[0][0] for s in shapes) or shapes[0][0] == 0:
-        raise ValueError(
-            f"db_mtl_init: expected grads with a leading task axis [T, ...], T >= 1, on every "
-            f"leaf, got shapes {shapes}"
-        )
+    gram.check_task_axis("db_mtl_init", grads)
     dtype = trees.dtype_of(grads)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), grads)
     return DbMtlState(jnp.zeros([], jnp.int32), zeros)

@@ -36,13 +36,18 @@ def check_grads(function: str, grads: PyTree) -> PyTree:
       ValueError: no leaf, a leaf without axes, or leading axes that differ.
     """
     grads = jax.tree.map(lambda x: checks.floating(function, "grads", x), grads)
+    check_task_axis(function, grads)
+    return grads
+
+
+def check_task_axis(function: str, grads: PyTree) -> None:
+    """Raises ValueError unless the leaves, arrays or their shapes, agree in a first axis [T]."""
     shapes = [x.shape for x in jax.tree.leaves(grads)] or [()]
     if {s[:1] for s in shapes} != {shapes[0][:1]} or not shapes[0] or shapes[0][0] == 0:
         raise ValueError(
             f"{function}: expected grads with a leading task axis [T, ...], T >= 1, on every leaf, "
             f"got shapes {shapes}"
         )
-    return grads
 
 
 def num_tasks(grads: PyTree) -> int:
