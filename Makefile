@@ -27,8 +27,9 @@ READY := $(VENV)/.ready-py$(VERSION)
 # Most of a test is compiling on one core. Four workers at most: each holds JAX and what it compiled.
 WORKERS := -n logical --maxprocesses=4 --dist=worksteal
 # Compiling is most of the suite. Without LLVM's optimisations, with XLA's older emitters of fused
-# code and each program in one piece it takes a quarter of the time; what XLA decides (fusions,
-# memory, counts) stays. test-slow, and test-others on Python 3.13, run as XLA runs by default.
+# code and each program in one piece it takes a quarter of the time. Costs and memory that XLA tells
+# stay, but scatters become loops: a test of them asks for the emitters. test-slow, and test-others
+# on Python 3.13, run as XLA does by default.
 FAST_COMPILE := XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0 \
   --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
