@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `experiments.run` does beside training: plan, evaluate, compile, export, explain a stop."""
+"""What `experiments.run` does beside training: plan, evaluate, export, explain a stop.
+
+Compiling the train step, for this machine or another one, is `experiments/compile_report.py`.
+"""
 
 import contextlib
 import json
-import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from experiments.errors import BadInput
 from experiments.job import Job, build
 from experiments.train import NonFinite
 from xloss.catalogue import Entry
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> str:
@@ -121,28 +120,6 @@ def export(config: ConfigDict, directory: str, step: int | None) -> str:
             {"step": step, "config": resolved(config), "parameters": described},
         )
     return f"{len(flat)} arrays of step {step}: {target} (described in parameters.json)"
-
-
-def compile_report(config: ConfigDict) -> str:
-    """Compiles the real train step for the local devices and says what it takes."""
-    job = build(config)
-    with jax.set_mesh(job.mesh):
-        program = job.step.lower(job.abstract_state(), job.abstract_batch()).compile()
-    memory, cost, text = program.memory_analysis(), program.cost_analysis(), program.as_text() or ""
-    lines = [f"train step on {len(jax.devices())} x {jax.devices()[0].device_kind}, per device:"]
-    for name, size in (
-        ("arguments", memory.argument_size_in_bytes),
-        ("results", memory.output_size_in_bytes),
-        ("of them in place", memory.alias_size_in_bytes),
-        ("temporaries", memory.temp_size_in_bytes),
-    ):
-        lines.append(f"  {name:<17} {size:>14,} bytes")
-    lines.append(f"  {'operations':<17} {cost.get('flops', float('nan')):>14,.0f} flops")
-    # "-start" of an asynchronous pair counts, its "-done" does not.
-    found = Counter(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", text))
-    shown = ", ".join(f"{count} x {kind}" for kind, count in sorted(found.items()))
-    lines.append(f"  {'collectives':<17} {shown or 'none'}")
-    return "\n".join(lines)
 
 
 def post_mortem(error: NonFinite, directory: str) -> str:

@@ -7,6 +7,8 @@
       --config.loss.name=comp_sum --config.loss.tau=1.5 --seed=3
   python -m experiments.run --config=my/config.py --workdir=runs/mine --dry_run
   python -m experiments.run --workdir=runs/digits --mode=eval       # the run's own config
+  python -m experiments.run --config=digits --mode=compile --topology=v5e:16x16 \\
+      --config.data.batch_size=256              # does it fit there? nothing runs
   python launch/local.py -n 2 -d 4 -- python -m experiments.run --config=digits --workdir=runs/two
 
 A run that was stopped continues from its last checkpoint when the same command is given again.
@@ -50,6 +52,11 @@ MODE = flags.DEFINE_enum(
     "train (or continue); eval: a checkpoint on validation and test; compile: the train step's "
     "bytes, flops and collectives, without running it; export: parameters as .npz. eval and export "
     "take the workdir's own config where --config is not given.",
+)  # fmt: skip
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None,
+    "With --mode=compile: a machine that is not there, such as v5e:16x16, v6e:16x16, v5p:4x4x4 or "
+    "h200:8; needs pip install 'xloss[compile]' and no such hardware.",
 )  # fmt: skip
 CHECKPOINT = flags.DEFINE_integer(
     "checkpoint", None, "Step of the checkpoint for eval and export; the newest by default.",
@@ -105,8 +112,8 @@ def parse(arguments: Sequence[str]) -> list[str]:
 def help_text() -> str:
     """The module's docstring and one paragraph a flag, without absl's own hundred."""
     lines = [(__doc__ or "").strip(), "", "Flags:"]
-    for flag in (CONFIG, WORKDIR, MODE, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN,
-                 COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
+    for flag in (CONFIG, WORKDIR, MODE, TOPOLOGY, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE,
+                 DRY_RUN, COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
         indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
         text = textwrap.fill(flags.FLAGS[flag.name].help or "", 88, **indent)
         lines.append(f"  --{flag.name}\n{text}")
@@ -159,7 +166,8 @@ def first_line(error: Exception) -> str:
 def refuse(error: Exception | str) -> int:
     """Prints one line and returns the exit code of bad input."""
     line = " ".join(str(error).split())
-    print(f"run: {'--' if line.startswith('config.') else ''}{line}", file=sys.stderr)
+    flag = line.startswith(("config.", "topology:"))
+    print(f"run: {'--' if flag else ''}{line}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -217,8 +225,12 @@ def dispatch() -> int:
     mode, directory, config = MODE.value, WORKDIR.value or "", CONFIG.value
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
+    if TOPOLOGY.value is not None and (mode != "compile" or DRY_RUN.value):
+        got = "--dry_run" if DRY_RUN.value else f"--mode={mode}"
+        raise BadInput(f"--topology: expected --mode=compile beside it, got {got}")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
     from experiments import checkpoint, modes, workdir
+    from experiments.compile_report import compile_report
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
@@ -231,7 +243,7 @@ def dispatch() -> int:
     if DRY_RUN.value:
         print(modes.plan(config, directory or None, MAX_STEPS.value))
     elif mode == "compile":
-        print(modes.compile_report(config))
+        print(compile_report(config, TOPOLOGY.value))
     elif mode == "eval":
         print(modes.evaluate(config, directory, CHECKPOINT.value))
     elif mode == "export":

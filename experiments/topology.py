@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiling for a TPU or a GPU that is not there, and what the compiled program says of itself.
 
+For a train step: ``python -m experiments.run --config=X --mode=compile --topology=v5e:16x16``.
+
 XLA's own compilers run on a plain CPU machine (``pip install 'xloss[compile]'``). What they give
 repeats exactly anywhere: whether it compiles, bytes per device, collectives. They give no time.
 ``jax.experimental.topologies`` is used because no stable name exists for it.
@@ -11,7 +13,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,6 +29,16 @@ _NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",
+}
+#: Bytes of a device that a program may take, by the machine's name before the colon.
+#: TPUs: the limit that libtpu 0.0.42.1 names when it refuses a program that is too large (of 16, 32
+#: and 95 GB of the chip). H200: 3/4 of the 150,754,820,096 bytes in the description beside this
+#: file, what JAX sets aside when it starts; XLA_PYTHON_CLIENT_MEM_FRACTION asks for another part.
+USABLE_BYTES = {
+    "v5e": round(15.75 * 2**30),
+    "v6e": round(31.25 * 2**30),
+    "v5p": round(95.74 * 2**30),
+    "h200": 150_754_820_096 * 3 // 4,
 }
 _KINDS = (
     "all-reduce|all-gather|reduce-scatter|ragged-all-to-all|all-to-all|collective-permute"
@@ -80,6 +92,11 @@ def devices(name: str) -> Sequence[jax.Device]:
         raise BadInput(f"{_unknown(name)} ({error})") from error
 
 
+def usable_bytes(name: str) -> int:
+    """Bytes of one device that a program may take, for a machine that :func:`devices` knows."""
+    return USABLE_BYTES[name.partition(":")[0]]
+
+
 def _unknown(name: str) -> str:
     return (
         f"topology: expected one like {', '.join(_EXAMPLES)}, got {name!r}"
@@ -95,30 +112,48 @@ class Report:
       temporaries: bytes beside arguments and results.
       arguments: bytes.
       results: bytes.
+      in_place: bytes of results that take the place of donated arguments.
       peak: bytes of all that lives at once; 0 where the compiler does not say. On a TPU it can
         exceed the sum of the others, so a limit on temporaries should hold for it, too.
-      collectives: kind -> (how many stand in the program, bytes of their results). What stands in
-        a loop counts once.
+      flops: XLA's estimate, NaN where it makes none.
+      collectives: kind -> (how many stand in the program, bytes of their results).
+
+    What stands in a loop counts once, in `flops` and in `collectives`.
     """
 
     temporaries: int
     arguments: int
     results: int
+    in_place: int
     peak: int
+    flops: float
     collectives: dict[str, tuple[int, int]]
+
+    @property
+    def needed(self) -> int:
+        """Bytes that a device must have for it."""
+        return max(self.peak, self.arguments + self.results - self.in_place + self.temporaries)
 
 
 def report(program: jax.stages.Compiled) -> Report:
     """Reads a compiled program."""
-    memory = program.memory_analysis()
+    memory, cost = program.memory_analysis(), program.cost_analysis() or {}
     assert memory is not None, "the compiler reports its buffers"
     return Report(
         temporaries=memory.temp_size_in_bytes,
         arguments=memory.argument_size_in_bytes,
         results=memory.output_size_in_bytes,
+        in_place=memory.alias_size_in_bytes,
         peak=memory.peak_memory_in_bytes,
+        flops=float(cost.get("flops", math.nan)),
         collectives=collectives(program.as_text() or ""),
     )
+
+
+def listed(collectives: Mapping[str, tuple[int, int]], size: Callable[[int], str]) -> str:
+    """Collectives on one line: "2 all-gather (5.3), 1 all-reduce (0.1)", bytes as `size` has it."""
+    shown = (f"{n} {kind} ({size(total)})" for kind, (n, total) in sorted(collectives.items()))
+    return ", ".join(shown) or "none"
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
