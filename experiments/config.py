@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import xloss
-from experiments import optimizer, retention
+from experiments import optimizer, retention, sharding
 from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
@@ -51,6 +51,8 @@ _RULES: dict[str, Rule] = {
     "checkpoint_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "on_nan": one_of("stop", "skip"),
     "max_skipped": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "param_dtype": one_of("float32", "float64"),
+    **sharding.RULES,
     **retention.RULES,
     "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "data.eval_batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -149,7 +151,7 @@ def validate(config: ConfigDict) -> None:
     """
     values = dict(_all_keys(config.to_dict()))
     known = base_config().to_dict()
-    for group in ("data", "task", "model", "loss", "optimizer"):
+    for group in ("data", "task", "model", "mesh", "loss", "optimizer"):
         if group == "loss" and group not in values:  # a task may have an objective of its own
             continue
         if not isinstance(values.get(group), Mapping):
@@ -163,6 +165,11 @@ def validate(config: ConfigDict) -> None:
     given = {key: rule for key, rule in optimizer.OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
     retention.check_keys(config)
+    if config.mesh.model > 1 and not config.sharding:
+        raise BadInput(
+            f"--config.sharding: expected rules for the {config.mesh.model} devices of "
+            "config.mesh.model, which would all do the same work, got none"
+        )
     optimizer.check_sharpness(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(

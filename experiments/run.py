@@ -239,6 +239,10 @@ def dispatch() -> int:
         config = from_resolved(workdir.read_config(Path(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
+    if config.get("param_dtype") == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     connect()
     if DRY_RUN.value:
         print(modes.plan(config, directory or None, MAX_STEPS.value))

@@ -125,8 +125,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         right = xloss.logit_statistics(scores, labels, where=where).lead > 0
         return {"scores": scores, "robust": right & (found.loss < 0)}
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    judge = jax.jit(look, in_shardings=(whole, spread), out_shardings=spread)
+    judge = sharding.jit_rows(look, mesh)
 
     def worst_case(params: Any) -> dict[str, float]:
         count = min(task.cascade_examples, len(dataset.test))
@@ -164,8 +163,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective), optimizer, schedule),
         evaluate=evaluate,
         name=f"{entry.name}{against}, {task.norm} radius {task.radius:g}",
         entry=entry,

@@ -71,12 +71,7 @@ def of_dataset(
             metrics["cross_entropy"] = jnp.mean(-stats.log_prob)
         return loss if penalty is None else loss + penalty(params), metrics
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         found = over_split(
@@ -100,8 +95,8 @@ def of_dataset(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective), optimizer, schedule),
         evaluate=evaluate,
         name=entry.name,
         entry=entry,

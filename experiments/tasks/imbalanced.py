@@ -74,12 +74,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             losses = losses * jax.numpy.asarray(weights)[labels]
         return xloss.reduce(losses), {}
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def scored(params: Any, split: str) -> dict[str, np.ndarray]:
         found = over_split(
@@ -106,8 +101,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective), optimizer, schedule),
         evaluate=evaluate,
         name=task.objective + of.get(task.objective, f" {entry.name}"),
         entry=entry,

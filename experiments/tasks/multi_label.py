@@ -71,13 +71,11 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         scores = model.apply(params, batch["inputs"], key)
         return xloss.reduce(losses_of(entry, arguments, scores, batch["label"])), {}
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-
     def predict(params: Any, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         scores = model.apply(params, inputs, None)
         return {"scores": scores, "loss": losses_of(entry, arguments, scores, labels)}
 
-    predicted = jax.jit(predict, in_shardings=(whole, spread, spread), out_shardings=spread)
+    predicted = sharding.jit_rows(predict, mesh, arrays=2)
     train = dataset.train.gather(np.arange(len(dataset.train)))["label"]
     propensity = propensities(train.sum(axis=0), len(train), a=0.55, b=1.5)
 
@@ -95,8 +93,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective), optimizer, schedule),
         evaluate=evaluate,
         name=entry.name,
         entry=entry,

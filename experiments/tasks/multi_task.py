@@ -174,12 +174,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             "gradient_cosine": jnp.mean(every.cosines[:, 0, 1]),
         }
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: scores_of(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: scores_of(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], None]:
         found = over_split(
@@ -208,8 +203,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(init, optimizer, mesh),
-        step=make_step(propose, optimizer, schedule, mesh),
+        init=make_init(init, optimizer),
+        step=make_step(propose, optimizer, schedule),
         evaluate=evaluate,
         name=_name(config),
         entry=entry if first is None else catalogue.METHODS.get("sam_multitask"),

@@ -97,11 +97,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         extra = {"mean_prediction_fn": mean_prediction, "grad_fn": jax.grad(objective)}
         return Proposal(loss, gradient, {}, extra)
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None) * width + centre,
-        in_shardings=(whole, spread),
-        out_shardings=spread,
+    predict = sharding.jit_rows(
+        lambda params, inputs: model.apply(params, inputs, None) * width + centre, mesh
     )
     held_out = dataset.validation.gather(
         np.arange(min(SHARPNESS_EXAMPLES, len(dataset.validation)))
@@ -143,8 +140,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(propose, optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(propose, optimizer, schedule),
         evaluate=evaluate,
         name=task.method,
         entry=METHODS.get(task.method),

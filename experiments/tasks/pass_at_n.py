@@ -63,12 +63,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         stats = xloss.logit_statistics(scores, batch["label"])
         return xloss.reduce(losses), {"cross_entropy": -jnp.mean(stats.log_prob)}
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         found = over_split(
@@ -90,8 +85,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective), optimizer, schedule),
         evaluate=evaluate,
         name=f"direct_coverage, N = {count:g}",
         entry=entry,

@@ -31,9 +31,9 @@ def init_params(_key):
 
 def one_step(propose, optimizer, schedule):
     mesh = sharding.make_mesh()
-    state = make_init(init_params, optimizer, mesh)(jax.random.key(0))
+    state = make_init(init_params, optimizer)(jax.random.key(0))
     batch = sharding.to_devices({"inputs": np.zeros((8, 2), np.float32)}, mesh)
-    return make_step(propose, optimizer, schedule, mesh)(state, batch)
+    return jax.jit(make_step(propose, optimizer, schedule))(state, batch)
 
 
 def test_a_first_transform_makes_the_gradient_from_the_tasks_function():
