@@ -124,6 +124,15 @@ def of_state(state: Any, rules: Sequence[Sequence[Any]], mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(placed, state)
 
 
+def only_axis(rules: Sequence[Sequence[Any]], name: str, axis: int) -> str | None:
+    """The one mesh axis over which an axis of a parameter is spread; None for none or several."""
+    for rule, axes in rules:
+        if re.search(rule, name):
+            names = _names(axes[axis]) if axis < len(axes) else ()
+            return names[0] if len(names) == 1 else None
+    return None
+
+
 def _spec(rule: Sequence[Any], name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     axes = [tuple(axis) if isinstance(axis, list) else axis for axis in rule[1]]
     if len(axes) > len(shape):

@@ -212,7 +212,7 @@ def test_a_run_that_stops_and_resumes_ends_with_the_same_bits(tmp_path):
     assert last["split"] == "test"
     assert {"accuracy", "loss", "log_partition_square", "max_attention_logit"} <= last.keys()
     assert "[test] accuracy" in modes.evaluate(config, str(tmp_path), None)
-    assert "next character" in (tmp_path / "report.html").read_text()
+    assert "next token" in (tmp_path / "report.html").read_text()
 
 
 def test_seeds_that_are_trained_together_are_the_runs_of_each(tmp_path):
@@ -233,7 +233,7 @@ def test_seeds_that_are_trained_together_are_the_runs_of_each(tmp_path):
     [
         ({"loss.name": "ensloss"}, "--config.loss.name: expected a loss of the statistics of one"),
         ({"loss.name": "soft_top_k_loss"}, "--config.loss.name: expected"),
-        ({"model.name": "mlp"}, "--config.model.name: expected transformer for char_model"),
+        ({"model.name": "mlp"}, "--config.model.name: expected transformer for language_model"),
         ({"task.context": 0}, "--config.task.context: expected an integer >= 1, got 0"),
         ({"task.context": 5000}, "config.task.context: expected less than the"),
         ({"task.eval_windows": 0}, "--config.task.eval_windows: expected an integer >= 1, got 0"),
