@@ -13,7 +13,6 @@ fits, and what the devices tell each other.
 
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -68,9 +67,10 @@ class StepReport:
         for name, size in sizes.items():
             add(name, f"{size:>17,} bytes")
         if program is not None:
-            add("operations", f"{program.flops:>17,.0f} flops")
-            shown = topology.listed(program.collectives, lambda size: f"{size:,} bytes")
-            add("collectives", f"{shown}")
+            if not math.isnan(program.flops):
+                add("operations", f"{program.flops:>17,.0f} flops")
+            shown = topology.listed(program.by_group, lambda size: f"{size:,} bytes")
+            add("collectives", f"{shown} (what stands in a loop counts once)")
         if self.fits is not None:
             need = self.refusal
             if program is not None and self.usable is not None:
@@ -105,7 +105,7 @@ def compile_report(config: ConfigDict, machine: str | None = None) -> StepReport
         # A TPU's compiler refuses what is too large; a GPU's leaves that to the start of the run.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        refusal = re.split(r"(?<=\.)\s", str(error).partition("RESOURCE_EXHAUSTED: ")[2])[0]
+        refusal = str(error).partition("RESOURCE_EXHAUSTED: ")[2].strip().splitlines()[0]
     where = f"{len(devices)} x {devices[0].device_kind}"
     return StepReport(
         machine=where if machine is None else f"{where} ({machine}, compiled here)",

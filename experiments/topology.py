@@ -13,8 +13,9 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -45,8 +46,13 @@ _KINDS = (
     "|collective-broadcast"
 )
 _COLLECTIVE = re.compile(
-    rf"^\s*(?:ROOT )?%?[\w.-]+ = ([^\"%]+?) ({_KINDS})(-start)?\(", re.MULTILINE
+    rf"^\s*(?:ROOT )?%?[\w.-]+ = ([^\"%]+?) ({_KINDS})(-start)?\((.*)", re.MULTILINE
 )
+#: How the devices of a collective are written: one by one, as [groups, devices of each], as a mesh
+#: whose axes from the second pair of brackets on are gone along.
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
 
 
 def devices(name: str) -> Sequence[jax.Device]:
@@ -104,6 +110,20 @@ def _unknown(name: str) -> str:
     )
 
 
+class Collective(NamedTuple):
+    """A collective that stands in a program.
+
+    Attributes:
+      kind: such as all-reduce.
+      size: bytes of its results on one device.
+      group: devices that it goes over together; 0 if all, or if the program does not say.
+    """
+
+    kind: str
+    size: int
+    group: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What a compiled program needs on each device.
@@ -116,9 +136,9 @@ class Report:
       peak: bytes of all that lives at once; 0 where the compiler does not say. On a TPU it can
         exceed the sum of the others, so a limit on temporaries should hold for it, too.
       flops: XLA's estimate, NaN where it makes none.
-      collectives: kind -> (how many stand in the program, bytes of their results).
+      each: every collective, as it stands in the program.
 
-    What stands in a loop counts once, in `flops` and in `collectives`.
+    What stands in a loop counts once, in `flops` and in `each`.
     """
 
     temporaries: int
@@ -127,7 +147,17 @@ class Report:
     in_place: int
     peak: int
     flops: float
-    collectives: dict[str, tuple[int, int]]
+    each: tuple[Collective, ...]
+
+    @property
+    def collectives(self) -> dict[str, tuple[int, int]]:
+        """Kind -> (how many stand in the program, bytes of their results)."""
+        return _added(self.each, lambda one: one.kind)
+
+    @property
+    def by_group(self) -> dict[str, tuple[int, int]]:
+        """The same for every kind and number of devices, by names such as "all-reduce of 4"."""
+        return _added(self.each, lambda one: f"{one.kind} of {one.group or 'all'}")
 
     @property
     def needed(self) -> int:
@@ -146,7 +176,7 @@ def report(program: jax.stages.Compiled) -> Report:
         in_place=memory.alias_size_in_bytes,
         peak=memory.peak_memory_in_bytes,
         flops=float(cost.get("flops", math.nan)),
-        collectives=collectives(program.as_text() or ""),
+        each=tuple(each_collective(program.as_text() or "")),
     )
 
 
@@ -156,17 +186,37 @@ def listed(collectives: Mapping[str, tuple[int, int]], size: Callable[[int], str
     return ", ".join(shown) or "none"
 
 
-def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """kind -> (count, bytes of the results) of the collectives in the text of an HLO module."""
-    found: dict[str, tuple[int, int]] = {}
-    for shape, kind, started in _COLLECTIVE.findall(text):
+def each_collective(text: str) -> list[Collective]:
+    """The collectives in the text of an HLO module."""
+    found = []
+    for shape, kind, started, rest in _COLLECTIVE.findall(text):
         parts = _parts(shape)
         nested = any(part.startswith("(") for part in parts)
         if started and len(parts) > 1 and (nested or kind != "all-reduce"):
             shape = parts[1]  # (operands, results, what the runtime needs)
-        count, total = found.get(kind, (0, 0))
-        found[kind] = (count + 1, total + _size(shape))
+        found.append(Collective(kind, _size(shape), _group(rest)))
     return found
+
+
+def _added(
+    each: Iterable[Collective], name: Callable[[Collective], str]
+) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for one in each:
+        count, total = found.get(name(one), (0, 0))
+        found[name(one)] = (count + 1, total + one.size)
+    return found
+
+
+def _group(rest: str) -> int:
+    if match := _LISTED.search(rest):
+        return match[1].count(",") + 1
+    if match := _COUNTED.search(rest):
+        return int(match[1])
+    if match := _MESH.search(rest):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"\w+", match[2]))
+    return 0
 
 
 def _parts(shape: str) -> list[str]:

@@ -158,7 +158,7 @@ class Transformer(nnx.Module):
             )  # fmt: skip
 
         if stacked:
-            self.blocks = nnx.vmap(block)(rngs.fork(split=depth))
+            self.blocks = nnx.vmap(block)(rngs.split(depth))
         else:
             for layer in range(depth):
                 setattr(self, f"block_{layer}", block(rngs))

@@ -49,7 +49,7 @@ def assert_same(mine, theirs):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (2, 4)])
+@pytest.mark.parametrize("shape", [(1, 4), (2, 4), (4, 1)])
 def test_under_jit_classes_over_devices_give_the_same_gradients(shape, x64):
     arrays = problem(TOKENS, CLASSES)
     mesh = mesh_of(*shape)
