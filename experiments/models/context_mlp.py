@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.layers import Layers, keeping
+
 
 class ContextMLP(nnx.Module):
     """Embeddings of n words, side by side -> tanh layers -> features [B, hidden[-1]].
@@ -54,10 +56,15 @@ class ContextMLP(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
         self.depth = len(hidden)
 
-    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, layers: Layers = keeping
+    ) -> jax.Array:
         """Features [B, hidden[-1]] of contexts [B, n]."""
+
+        def hidden(linear: nnx.Linear, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+            return self.dropout(jnp.tanh(linear(x)), deterministic=rngs is None, rngs=rngs)
+
         x = self.embedding(inputs.astype(jnp.int32)).reshape(inputs.shape[0], -1)
         for layer in range(self.depth):
-            x = jnp.tanh(getattr(self, f"hidden_{layer}")(x))
-            x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+            x = layers(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
         return x

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.layers import Layers, keeping
 from xloss import diagnostics
 
 
@@ -57,7 +58,8 @@ class Attention(nnx.Module):
             q, k = diagnostics.qk_layernorm(q, k, self.query_scale[...], self.key_scale[...])
         mask = jnp.tri(x.shape[1], dtype=bool)
         logits = jax.vmap(functools.partial(diagnostics.attention_logits, mask=mask))(q, k)
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits, axis=-1), v)
+        seen = jax.nn.softmax(logits, axis=-1).astype(v.dtype)  # of logits in float32 or wider
+        mixed = jnp.einsum("bhts,bshd->bthd", seen, v)
         return self.out(mixed.reshape(x.shape)), logits
 
 
@@ -86,7 +88,7 @@ class Block(nnx.Module):
         self.mlp = MLP(width, hidden, scale=scale, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
         """Features [B, T, width] to (features, attention logits [B, H, T, T])."""
         drop = functools.partial(self.dropout, deterministic=rngs is None, rngs=rngs)
         mixed, logits = self.attention(self.attention_norm(x))
@@ -166,7 +168,12 @@ class Transformer(nnx.Module):
         self.depth, self.stacked = depth, stacked
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, greatest: bool = False
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        layers: Layers = keeping,
+        greatest: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Features [B, T, width] of tokens [B, T], T at most the context.
 
@@ -175,38 +182,39 @@ class Transformer(nnx.Module):
         """
         x = self.embedding(inputs.astype(jnp.int32)) + self.positions[...][None, : inputs.shape[1]]
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, greatest)
+        x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, layers, greatest)
         x = self.final_norm(x)
         return (x, jnp.max(peaks, axis=0)) if greatest else x
 
     def _unrolled(
-        self, x: jax.Array, rngs: nnx.Rngs | None, greatest: bool
+        self, x: jax.Array, rngs: nnx.Rngs | None, layers: Layers, greatest: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         """(features, with `greatest` the greatest attention logits [depth, B])."""
         peaks = []
         for layer in range(self.depth):
-            x, logits = getattr(self, f"block_{layer}")(x, rngs=rngs)
-            peaks.append(_greatest(logits))
+            x, peak = layers(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
+            peaks.append(peak)
         return x, jnp.stack(peaks) if greatest else None
 
     def _looped(
-        self, x: jax.Array, rngs: nnx.Rngs | None, greatest: bool
+        self, x: jax.Array, rngs: nnx.Rngs | None, layers: Layers, greatest: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         graph, stacked = nnx.split(self.blocks)
         keys = None if rngs is None else jax.random.split(rngs.dropout(), self.depth)
 
         def layer(x: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array | None]:
             params, key = given
-            block = nnx.merge(graph, params)
-            x, logits = block(x, rngs=None if key is None else nnx.Rngs(dropout=key))
-            return x, _greatest(logits) if greatest else None
+            rngs = None if key is None else nnx.Rngs(dropout=key)
+            x, peak = layers(_with_peak)(nnx.merge(graph, params), x, rngs)
+            return x, peak if greatest else None
 
         return jax.lax.scan(layer, x, (stacked, keys))
 
 
-def _greatest(logits: jax.Array) -> jax.Array:
-    """Of every example [B], of [B, H, T, T]."""
-    return jnp.max(logits, axis=(1, 2, 3))
+def _with_peak(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    """(features, the greatest attention logit of every example [B]): no logits leave the block."""
+    x, logits = block(x, rngs)
+    return x, jnp.max(logits, axis=(1, 2, 3))
 
 
 def _scaled(scale: float) -> nnx.initializers.Initializer:
