@@ -133,7 +133,10 @@ def rewrite(arguments: list[str]) -> list[str]:
             located = configs.locate(value if equals else next(pending, ""))
             continue
         if argument.startswith("-") and name.startswith("config."):
-            overrides[name.removeprefix("config.")] = value
+            key = name.removeprefix("config.")
+            if key in overrides and equals:  # the last one wins; of tuples absl would take both
+                others = [other for other in others if other.partition("=")[0].lstrip("-") != name]
+            overrides[key] = value
         others.append(argument)
     if located is not None:
         configs.check_overrides(overrides, configs.load_file(located))
