@@ -49,6 +49,16 @@ class StepReport:
             return False
         return None if self.usable is None else self.program.needed <= self.usable
 
+    @property
+    def verdict(self) -> str:
+        """Whether it fits, in words; "" if that is not known."""
+        if self.program is None:
+            return f"DOES NOT FIT: {self.refusal}"
+        if self.usable is None:
+            return ""
+        needed = f"{self.program.needed / 2**30:.2f} of {self.usable / 2**30:.2f} GiB"
+        return f"{'fits' if self.fits else 'DOES NOT FIT'}: {needed}"
+
     def __str__(self) -> str:
         lines = [f"train step on {self.machine}, mesh {self.mesh}, per device:"]
 
@@ -71,12 +81,7 @@ class StepReport:
                 add("operations", f"{program.flops:>17,.0f} flops")
             shown = topology.listed(program.by_group, lambda size: f"{size:,} bytes")
             add("collectives", f"{shown} (what stands in a loop counts once)")
-        if self.fits is not None:
-            need = self.refusal
-            if program is not None and self.usable is not None:
-                need = f"{program.needed / 2**30:.2f} of {self.usable / 2**30:.2f} GiB"
-            lines.append(f"{'fits' if self.fits else 'DOES NOT FIT'}: {need}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.verdict] if self.verdict else [])])
 
 
 def compile_report(config: ConfigDict, machine: str | None = None) -> StepReport:

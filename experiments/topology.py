@@ -25,8 +25,10 @@ from experiments.errors import BadInput
 _H200 = Path(__file__).parent / "h200_target_config.txtpb"
 _EXAMPLES = ("v5e:2x4", "v5e:16x16", "v6e:16x16", "v5p:2x2x2", "v5p:4x4x4", "h200:1", "h200:8")
 _NAMES = re.compile(r"(?:v5e|v6e):\d+x\d+|v5p:\d+x\d+x\d+|h200:(?P<gpus>[1-9]\d*)")
-# Without these libtpu asks a metadata server, which only a TPU machine has.
+# Without these libtpu asks a metadata server, which only a TPU machine has, and lets one process at
+# a time compile.
 _NO_TPU_HERE = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     "TPU_WORKER_HOSTNAMES": "localhost",

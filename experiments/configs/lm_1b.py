@@ -41,6 +41,8 @@ def get_config(variant: str = "") -> ConfigDict:
             "stacked": True,
         }
     )
+    config.compute_dtype = "bfloat16"
+    config.remat = "full"
     config.mesh.model = 4
     config.sharding = (
         (r"attention/(query|key|value)/kernel|mlp/up/kernel", (None, None, "model")),
