@@ -61,7 +61,15 @@ def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
             f"--config.mesh.model: expected a divisor of the {len(devices)} devices, got {model}"
         )
     shape = (len(devices) // model, model)
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 2)
+    kinds = (AxisType.Auto,) * 2
+    try:
+        return jax.make_mesh(shape, AXES, devices=devices, axis_types=kinds)
+    except NotImplementedError:
+        # 4 devices of a 16 x 16 slice are no whole side of it. No stable name can cut a side.
+        from jax.experimental import mesh_utils
+
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, AXES, axis_types=kinds)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

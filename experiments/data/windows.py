@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,17 @@ from experiments.data.options import Options
 
 #: split -> name of its text, where each split has one of its own
 TEXTS = {"train": "train", "validation": "valid", "test": "test"}
-Text = TypeVar("Text", str, np.ndarray, range)
+
+
+class Sliced(Protocol):
+    """What can be cut: a string, an array, a range."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Any: ...
+
+
+Text = TypeVar("Text", bound=Sliced)
 
 
 class Windows:
@@ -78,7 +88,12 @@ def cut(text: Text, options: Options) -> dict[str, Text]:
     """One text in three, held-out parts last."""
     test = len(text) - round(options.test_fraction * len(text))
     validation = test - round(options.validation_fraction * len(text))
-    return {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
+    parts = {
+        "train": slice(validation),
+        "validation": slice(validation, test),
+        "test": slice(test, None),
+    }
+    return {split: text[part] for split, part in parts.items()}
 
 
 def check_numbers(numbers: np.ndarray, num_classes: int) -> None:

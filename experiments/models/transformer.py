@@ -184,7 +184,7 @@ class Transformer(nnx.Module):
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, layers, greatest)
         x = self.final_norm(x)
-        return (x, jnp.max(peaks, axis=0)) if greatest else x
+        return x if peaks is None else (x, jnp.max(peaks, axis=0))
 
     def _unrolled(
         self, x: jax.Array, rngs: nnx.Rngs | None, layers: Layers, greatest: bool
