@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import Layers, keeping
+from experiments.models import layers
 from xloss import diagnostics
 
 
@@ -139,7 +139,7 @@ class Transformer(nnx.Module):
             raise ValueError(f"qk_norm: expected True or False, got {qk_norm!r}")
         if isinstance(dropout, bool | str) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, width, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, width, rngs)
         drawn = jax.random.normal(rngs.params(), (input_shape[0], width))
         self.positions = nnx.Param(drawn / math.sqrt(width))  # as large as the embedding
         self.dropout = nnx.Dropout(dropout)
@@ -159,7 +159,7 @@ class Transformer(nnx.Module):
         inputs: jax.Array,
         *,
         rngs: nnx.Rngs | None = None,
-        layers: Layers = keeping,
+        run: layers.Layers = layers.keeping,
         greatest: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Features [B, T, width] of tokens [B, T], T at most the context.
@@ -171,7 +171,7 @@ class Transformer(nnx.Module):
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         peaks = []
         for layer in range(self.depth):
-            x, peak = layers(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
+            x, peak = run(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
             peaks.append(peak)
         x = self.final_norm(x)
         return (x, jnp.max(jnp.stack(peaks), axis=0)) if greatest else x

@@ -81,7 +81,8 @@ def test_one_objective_offers_its_gradient_anywhere_over_the_same_batch():
 
 def test_transforms_without_extra_arguments_are_given_none():
     state, _ = one_step(
-        descend(lambda params, batch, key: Terms(jnp.sum(params["w"]))), *make_optimizer(config_of())
+        descend(lambda params, batch, key: Terms(jnp.sum(params["w"]))),
+        *make_optimizer(config_of()),
     )
     np.testing.assert_allclose(state["params"]["w"], [2.5, 3.5], rtol=1e-6)
 
