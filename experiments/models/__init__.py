@@ -100,7 +100,7 @@ def build(
     graph, _ = nnx.split(abstract)
 
     half = None if compute_dtype == "float32" else jnp.dtype(compute_dtype)
-    layers = recomputing(remat)
+    run = recomputing(remat)
 
     def cast(tree: Any) -> Any:
         return tree if half is None else _converted(tree, half)
@@ -114,7 +114,7 @@ def build(
         # copy=True: without it a module with dropout cannot be merged inside a transformation.
         model = nnx.merge(graph, nnx.State(params), copy=True)
         rngs = None if key is None else nnx.Rngs(dropout=key)
-        found = model(inputs, rngs=rngs, layers=layers, **options)
+        found = model(inputs, rngs=rngs, run=run, **options)
         return found if half is None else _converted(found, kept)
 
     return Model(init, apply, cast)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import Layers, keeping
+from experiments.models import layers
 
 
 class ContextMLP(nnx.Module):
@@ -49,7 +49,7 @@ class ContextMLP(nnx.Module):
             raise ValueError(f"hidden: expected one or more integers >= 1, got {hidden!r}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, embedding, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, embedding, rngs)
         widths = (input_shape[0] * embedding, *hidden)
         for layer, (before, after) in enumerate(zip(widths, hidden, strict=False)):
             setattr(self, f"hidden_{layer}", nnx.Linear(before, after, rngs=rngs))
@@ -57,7 +57,11 @@ class ContextMLP(nnx.Module):
         self.depth = len(hidden)
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, layers: Layers = keeping
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
     ) -> jax.Array:
         """Features [B, hidden[-1]] of contexts [B, n]."""
 
@@ -66,5 +70,5 @@ class ContextMLP(nnx.Module):
 
         x = self.embedding(inputs.astype(jnp.int32)).reshape(inputs.shape[0], -1)
         for layer in range(self.depth):
-            x = layers(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
+            x = run(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
         return x

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from experiments.models.harmonic import HarmonicHead, check_head
-from experiments.models.layers import Layers, keeping
 
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "tanh": jnp.tanh}
 
@@ -71,7 +71,11 @@ class MLP(nnx.Module):
         self.one_score = num_scores is None
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, layers: Layers = keeping
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
     ) -> jax.Array:
         """Scores [B, K] (or [B]) of inputs [B, ...]; dropout only where rngs are given."""
 
@@ -81,6 +85,6 @@ class MLP(nnx.Module):
 
         x = inputs.reshape(inputs.shape[0], -1)
         for layer in range(self.depth):
-            x = layers(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
+            x = run(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
         scores = self.head(x, rngs=rngs) if isinstance(self.head, HarmonicHead) else self.head(x)
         return scores[:, 0] if self.one_score else scores

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from experiments.models.harmonic import check_head
-from experiments.models.layers import Layers, keeping
 from xloss.heads import harmonic_logits
 
 HEADS = ("dot_product", "harmonic")
@@ -66,7 +66,11 @@ class PairMLP(nnx.Module):
         self.head, self.distance, self.exponent = head, distance, float(exponent)
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, layers: Layers = keeping
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
     ) -> jax.Array:
         """Logits [B, V] of pairs [B, 2]."""
 
@@ -75,7 +79,7 @@ class PairMLP(nnx.Module):
 
         table = self.embedding[...]
         pairs = table[inputs.astype(jnp.int32)].reshape(inputs.shape[0], -1)
-        x = self.out(layers(hidden)(self.hidden, pairs, rngs))
+        x = self.out(run(hidden)(self.hidden, pairs, rngs))
         if self.head == "dot_product":
             return x @ table.T
         return harmonic_logits(x, table.T, distance=self.distance, exponent=self.exponent)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.models.layers import Layers, keeping
+from experiments.models import layers
 from xloss import diagnostics
 
 
@@ -146,7 +146,7 @@ class Transformer(nnx.Module):
                 raise ValueError(f"{name}: expected True or False, got {value!r}")
         if isinstance(dropout, bool | str) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, width, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, width, rngs)
         drawn = jax.random.normal(rngs.params(), (input_shape[0], width))
         self.positions = nnx.Param(drawn / math.sqrt(width))  # as large as the embedding
         self.dropout = nnx.Dropout(dropout)
@@ -172,7 +172,7 @@ class Transformer(nnx.Module):
         inputs: jax.Array,
         *,
         rngs: nnx.Rngs | None = None,
-        layers: Layers = keeping,
+        run: layers.Layers = layers.keeping,
         greatest: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Features [B, T, width] of tokens [B, T], T at most the context.
@@ -192,7 +192,7 @@ class Transformer(nnx.Module):
         """(features, with `greatest` the greatest attention logits [depth, B])."""
         peaks = []
         for layer in range(self.depth):
-            x, peak = layers(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
+            x, peak = run(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
             peaks.append(peak)
         return x, jnp.stack(peaks) if greatest else None
 
