@@ -182,12 +182,12 @@ class Transformer(nnx.Module):
         """
         x = self.embedding(inputs.astype(jnp.int32)) + self.positions[...][None, : inputs.shape[1]]
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, layers, greatest)
+        x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, run, greatest)
         x = self.final_norm(x)
         return x if peaks is None else (x, jnp.max(peaks, axis=0))
 
     def _unrolled(
-        self, x: jax.Array, rngs: nnx.Rngs | None, layers: Layers, greatest: bool
+        self, x: jax.Array, rngs: nnx.Rngs | None, run: layers.Layers, greatest: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         """(features, with `greatest` the greatest attention logits [depth, B])."""
         peaks = []
@@ -197,7 +197,7 @@ class Transformer(nnx.Module):
         return x, jnp.stack(peaks) if greatest else None
 
     def _looped(
-        self, x: jax.Array, rngs: nnx.Rngs | None, layers: Layers, greatest: bool
+        self, x: jax.Array, rngs: nnx.Rngs | None, run: layers.Layers, greatest: bool
     ) -> tuple[jax.Array, jax.Array | None]:
         graph, stacked = nnx.split(self.blocks)
         keys = None if rngs is None else jax.random.split(rngs.dropout(), self.depth)
@@ -205,7 +205,7 @@ class Transformer(nnx.Module):
         def layer(x: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array | None]:
             params, key = given
             rngs = None if key is None else nnx.Rngs(dropout=key)
-            x, peak = layers(_with_peak)(nnx.merge(graph, params), x, rngs)
+            x, peak = run(_with_peak)(nnx.merge(graph, params), x, rngs)
             return x, peak if greatest else None
 
         return jax.lax.scan(layer, x, (stacked, keys))
