@@ -60,12 +60,12 @@ def test_a_language_model_of_a_billion_fits_and_moves_neither_kernel_nor_logits(
     large = [size for size in groups[model] if size >= 2 * features]
     assert set(large) <= {2 * features, 4 * features} and 6 <= len(large) <= 8
     assert sum(groups[model]) - sum(large) <= 4 * 4 * tokens
-    # Over the batch's devices: the gradients, those of the blocks once for the loop, in bfloat16.
+    # Over the batch's devices: gradients in bfloat16 or float32, the blocks' once for the loop.
     # That of the output kernel, too, may be summed in a loop, over blocks of classes.
     kernel = config.model.width * config.data.num_classes // model
     width, depth = config.model.width, config.model.depth
     block = 12 * width**2 // model
     assert depth * block + 2 * kernel < found.parts["parameters"] / 4
-    assert 2 * (block + kernel) <= sum(groups[data]) <= 2.1 * (block + 2 * kernel)
+    assert 2 * (block + kernel) <= sum(groups[data]) <= 4.1 * (block + 2 * kernel)
     # Over all: numbers for the log, and the gradient of the norms' scales that heads share.
     assert sum(groups[data * model]) < 64 * 1024
