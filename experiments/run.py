@@ -25,7 +25,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from logging import getLogger
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -236,13 +235,13 @@ def dispatch() -> int:
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import checkpoint, modes, workdir
+    from experiments import checkpoint, modes, storage, workdir
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
     checkpoint.speak_once()
     if config is None:
-        config = from_resolved(workdir.read_config(Path(directory)))
+        config = from_resolved(workdir.read_config(storage.find(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
     connect()
