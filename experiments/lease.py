@@ -34,6 +34,14 @@ SETTLES_AFTER = 2.0
 _HELD: set[str] = set()
 
 
+class InUse(BadInput):
+    """Somebody else holds the lock; `owner` says who."""
+
+    def __init__(self, message: str, owner: str):
+        super().__init__(message)
+        self.owner = owner
+
+
 class Lease:
     """The right to write into a workdir, from `acquire` to `release`.
 
@@ -64,16 +72,18 @@ class Lease:
         """Takes the lock and renews it in the background.
 
         Raises:
-          BadInput: another run has it, or the directory cannot be written.
+          InUse: another run has it.
+          BadInput: the directory cannot be written.
         """
         try:
             storage.make_folder(self._root)
             while not self._create():
                 there = self._read()
                 if there is not None and not self._is_void(there):
-                    raise BadInput(
+                    raise InUse(
                         f"--workdir: {self._root} is in use by {_name(there)}; wait for it, stop "
-                        "it, or choose another directory"
+                        "it, or choose another directory",
+                        _name(there),
                     )
                 self._remove(there)
         except OSError as error:

@@ -2,8 +2,8 @@
 """Where the files of a run live: a local directory, or a place in Cloud Storage (gs://bucket/run).
 
 An object store has no append, no rename, no exclusive creation and no locks: an object is written
-whole, and then it is there. Whoever touches a workdir asks here for what the two have in common, and
-local files are handled as ever: written beside, then renamed into place.
+whole, and then it is there. Whoever touches a workdir asks here for what the two have in common;
+local files are written beside and then renamed into place.
 """
 
 import contextlib
@@ -59,6 +59,17 @@ def find(directory: str | os.PathLike, flag: str = "--workdir") -> AnyPath:
     return epath.Path(name.rstrip("/"))
 
 
+def find_local(directory: str | os.PathLike, flag: str = "--workdir") -> Path:
+    """The path of a directory for a program whose files must be local.
+
+    Raises:
+      BadInput: it is none.
+    """
+    if "://" in os.fspath(directory):
+        raise BadInput(f"{flag}: expected a local directory, got {os.fspath(directory)!r}")
+    return Path(directory)
+
+
 def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -102,8 +113,14 @@ def exists(path: AnyPath) -> bool:
     Raises:
       OSError: nobody can tell, since the store cannot be asked.
     """
-    with as_os_error(path):
+    if isinstance(path, Path):
         return path.exists()
+    try:
+        with as_os_error(path):
+            path.stat()  # `exists` says no where it could not ask, and metrics would be begun anew
+        return True
+    except FileNotFoundError:
+        return False
 
 
 def read_bytes(path: AnyPath) -> bytes:
@@ -203,10 +220,11 @@ class Mirror:
         if not at_once and began < self._next:
             return
         try:
-            for name, path in files(self.local):
-                told = path.stat()
+            for name, _ in files(self.local):
+                told = (self.local / name).stat()
                 state = (told.st_size, told.st_mtime_ns)
                 if self._sent.get(name) != state:
+                    path = self.local / name
                     with path.open("rb") as source, whole(self._target / name) as target:
                         shutil.copyfileobj(source, target, 1 << 20)
                     self._sent[name] = state

@@ -107,12 +107,11 @@ def check_shared(workdir: AnyPath) -> None:
             if seen or time.monotonic() > limit:
                 break
             time.sleep(0.2)
-        problem = sharding.agree(
-            ""
-            if seen
-            else f"{refused}process {index} does not see the workdir of process 0, {there} (it looked "
-            f"in {here}{why}); give a directory that all processes share"
+        unseen = (
+            f"{refused}process {index} does not see the workdir of process 0, {there} (it "
+            f"looked in {here}{why}); give a directory that all processes share"
         )
+        problem = sharding.agree("" if seen else unseen)
     finally:
         if index == 0:
             path.unlink(missing_ok=True)
