@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import fsspec.config
 from etils import epath
 
 from experiments.errors import BadInput
@@ -53,6 +52,8 @@ def find(directory: str | os.PathLike, flag: str = "--workdir") -> AnyPath:
             f"{flag}: expected {' and '.join(missing)} to be installed for {name}, got no such "
             f"package; pip install {' '.join(missing)}"
         )
+    import fsspec.config
+
     # What another process writes must be seen: its client would answer from the last listing.
     for protocol in ("gcs", "gs"):
         fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)

@@ -14,12 +14,11 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(port: int, index: int, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(port: int, index: int, folder: Path) -> subprocess.Popen[str]:
     """Starts one of two processes, which trains in `run` below its folder."""
     command = [
         sys.executable, "-m", "experiments.run", "--config=digits:quick", "--workdir=run",
         f"--coordinator_address=localhost:{port}", "--num_processes=2", f"--process_id={index}",
-        *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
@@ -36,11 +35,13 @@ def port() -> int:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_one_that_waits_in_vain_says_for_whom(tmp_path, port, index):
-    process = start(port, index, tmp_path, "--startup_timeout=2")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2, err
-    (line,) = err.splitlines()
+def test_one_that_waits_in_vain_says_for_whom(program, tmp_path, port, index):
+    run = program(
+        "--config=digits:quick", f"--workdir={tmp_path / 'run'}", "--startup_timeout=2",
+        f"--coordinator_address=localhost:{port}", "--num_processes=2", f"--process_id={index}",
+        compiling=False,
+    ).expect(2)  # fmt: skip
+    (line,) = run.err.splitlines()
     assert line.startswith(
         f"run: --startup_timeout: expected 2 processes at localhost:{port} within 2 s, got "
     )

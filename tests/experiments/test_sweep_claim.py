@@ -14,7 +14,7 @@ from experiments.sweep_claim import hold
 from tests.experiments.test_sweep import DIGITS, member, swept, trained  # noqa: F401
 
 
-def test_a_member_that_another_sweep_trains_is_left_to_it(trained, tmp_path, capsys):
+def test_a_member_that_another_sweep_trains_is_left_to_it(trained, tmp_path, capsys):  # noqa: F811
     config = sweep.configure(DIGITS, {"loss.name": "comp_sum", "loss.tau": "0.5"})
     paths = {seed: sweep.member_path(tmp_path, config, seed) for seed in (1, 2)}
     with hold(paths) as held:
@@ -29,7 +29,7 @@ def test_a_member_that_another_sweep_trains_is_left_to_it(trained, tmp_path, cap
     assert {path.suffix for path in (tmp_path / "members").iterdir()} == {".json"}
 
 
-def test_what_was_finished_meanwhile_is_not_trained_again(trained, tmp_path, monkeypatch):
+def test_what_was_finished_meanwhile_is_not_trained_again(trained, tmp_path, monkeypatch):  # noqa: F811
     @contextlib.contextmanager
     def late(paths):
         paths[1].write_text(json.dumps(member(1, 0.5)))
@@ -41,7 +41,7 @@ def test_what_was_finished_meanwhile_is_not_trained_again(trained, tmp_path, mon
     assert trained == [(0.5, [0, 2])]
 
 
-def test_a_sweep_that_stood_still_does_not_write_over_another(trained, tmp_path, monkeypatch):
+def test_a_sweep_that_stood_still_does_not_write_over_another(trained, tmp_path, monkeypatch):  # noqa: F811
     def overtaken(self):
         raise BadInput("was taken over")
 
