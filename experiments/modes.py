@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import storage, workdir
+from experiments import sharding, storage, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
@@ -107,7 +107,7 @@ def export(config: ConfigDict, directory: str, step: int | None) -> str:
     """
     _, step, params = restore(config, directory, step)
     flat = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/"): sharding.to_host(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     target = storage.find(directory) / "parameters.npz"

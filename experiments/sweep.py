@@ -26,11 +26,11 @@ One process trains all of it, or the tasks of a Slurm array share it (elsewhere 
 The task that ends last writes the table. A task that was killed is started again with its index
 (--array=3,6 --task_count=8), or the same command in one process trains what is left.
 
-The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics),
-table.md, table.json and curves.png. The same command again, or one with more seeds or settings,
-trains only what is missing; a setting that was killed half-way starts again. A member that another
-sweep in the directory is training is left to it. HASH is that of the
-whole config but the seed.
+The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics,
+versions, device and seconds), table.md, table.json and curves.png. The same command again, or one
+with more seeds or settings, trains only what is missing; a setting that was killed half-way starts
+again. What another sweep in the directory is training is left to it. HASH is that of the whole
+config but the seed.
 
 Rows are sorted by the mean of one metric on the VALIDATION split (--select=accuracy, or with a
 minus before it where less is better), those with members that stopped at NaN or infinity last; the
@@ -66,7 +66,7 @@ from experiments.program import run_program
 from experiments.step import ALL_FINITE
 from experiments.sweep_claim import hold
 from experiments.sweep_table import label, labels, write_table
-from experiments.workdir import write_json
+from experiments.workdir import made_with, write_json
 
 #: Of its own: --config and --workdir are flags of run too.
 _FLAGS = flags.FlagValues()
@@ -334,6 +334,7 @@ def sweep(
         (workdir / "members").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--workdir: cannot write {workdir}: {error.strerror or error}") from error
+    made = {"made_with": made_with()} if missing else {}
     for place, left in missing.items():
         overrides, config = planned[place]
         print(f"[{place + 1}/{len(planned)}] {label(overrides)}: seeds {left}", flush=True)
@@ -343,16 +344,14 @@ def sweep(
             with hold(paths) as held:
                 # Another sweep may have finished some since this one looked.
                 part = [s for s in paths if s in held and read_member(paths[s]) is None]
-                if not part:
-                    continue
                 began = time.perf_counter()
-                found = train_together(job, part)
-                seconds = (time.perf_counter() - began) / len(part)
+                found = train_together(job, part) if part else []
+                seconds = (time.perf_counter() - began) / max(len(part), 1)
+                told = {"overrides": dict(overrides), **made, "seconds": seconds}
                 for seed, member in zip(part, found, strict=True):
                     held[seed].check()
                     config.seed = seed
-                    whole = {"config": resolved(config), "overrides": dict(overrides), **member}
-                    write_json(paths[seed], whole | {"seconds": seconds})
+                    write_json(paths[seed], {"config": resolved(config), **told, **member})
     results = []
     for overrides, config in planned:
         members = [read_member(member_path(workdir, config, seed)) for seed in seeds]

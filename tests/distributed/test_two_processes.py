@@ -93,6 +93,31 @@ def test_a_run_moves_between_two_processes_of_four_devices_and_one_of_eight(
         assert ours[key] == pytest.approx(record, rel=1e-4, abs=1e-6), key
 
 
+def test_two_processes_eight_devices_and_one_draw_the_same_curve_in_float64(
+    tmp_path, program, pair
+):
+    settings = ("--config.param_dtype=float64", "--config.log_every=1")
+    short = (*settings, "--max_steps=50")
+    for run in pair(*short, f"--workdir={tmp_path / 'two'}", devices=4):
+        run.expect(0)
+    for name, devices in {"eight": 8, "single": 1}.items():
+        program(*SETTINGS, *short, f"--workdir={tmp_path / name}", devices=devices).expect(0)
+
+    ours = records(tmp_path / "two")
+    for name in ("eight", "single"):
+        theirs = records(tmp_path / name)
+        assert [(r["step"], r["split"]) for r in ours] == [(r["step"], r["split"]) for r in theirs]
+        assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-12)
+        assert sum(r["split"] == "train" for r in theirs) == 50
+
+    # What two processes saved, one continues, on the batches that come next.
+    for name in ("eight", "two"):
+        done = program(*SETTINGS, *settings, "--max_steps=55", f"--workdir={tmp_path / name}")
+        assert "continuing from the checkpoint of step 50" in done.expect(0).out
+    ours, theirs = (records(tmp_path / name)[-5:] for name in ("eight", "two"))
+    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-12)
+
+
 @pytest.mark.parametrize("how", ["SIGTERM to all", "SIGTERM to one", "SIGKILL to one"])
 def test_stopped_and_started_again_they_end_with_the_same_bits(whole, tmp_path, pair, how):
     workdir = tmp_path / "run"
