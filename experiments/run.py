@@ -27,7 +27,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from logging import getLogger
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -88,6 +87,10 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of them this is, from 0.", lower_bound=0
 )
+STARTUP_TIMEOUT = flags.DEFINE_float(
+    "startup_timeout", 300.0, "Seconds until a process that waits for the others gives up; who is "
+    "missing is said every 15 s.", lower_bound=1.0,
+)  # fmt: skip
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Check everything and print config and plan; compile and write nothing."
 )
@@ -113,7 +116,8 @@ def help_text() -> str:
     """The module's docstring and one paragraph a flag, without absl's own hundred."""
     lines = [(__doc__ or "").strip(), "", "Flags:"]
     for flag in (CONFIG, WORKDIR, MODE, TOPOLOGY, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE,
-                 DRY_RUN, COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
+                 DRY_RUN, COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID,
+                 STARTUP_TIMEOUT):  # fmt: skip
         indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
         text = textwrap.fill(flags.FLAGS[flag.name].help or "", 88, **indent)
         lines.append(f"  --{flag.name}\n{text}")
@@ -175,7 +179,11 @@ def refuse(error: Exception | str) -> int:
 
 
 def connect() -> None:
-    """Starts JAX's multi-controller runtime where several processes share the run."""
+    """Starts JAX's multi-controller runtime where several processes share the run.
+
+    Raises:
+      BadInput: the flags do not fit together, or a process does not come (`rendezvous.meet`).
+    """
     address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     port = COORDINATOR_PORT.value
     if port is not None and (address is None or ":" in address):
@@ -187,11 +195,17 @@ def connect() -> None:
         return
     import jax
 
+    from experiments import rendezvous
+
+    seconds = STARTUP_TIMEOUT.value
+    # JAX's own timeout aborts the process with a C++ stack: it must not be the first to end.
+    never = {"initialization_timeout": int(seconds) + 600}
     if address == "auto" and count is None and index is None:
         if port is not None:  # what JAX's detectors of clusters read
             os.environ["JAX_COORDINATOR_PORT"] = str(port)
         try:
-            jax.distributed.initialize()
+            with rendezvous.bounded("the other processes of the cluster", seconds):
+                jax.distributed.initialize(**never)
         except ValueError as error:
             raise BadInput(
                 "--coordinator_address: expected host:port where JAX knows no cluster, got 'auto' "
@@ -208,7 +222,10 @@ def connect() -> None:
         raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:
         raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
-    jax.distributed.initialize(address, count, index)
+    left = rendezvous.meet(address, count, index, seconds=seconds, run=WORKDIR.value or "")
+    # All are there: what is left to wait for is JAX, not people.
+    with rendezvous.bounded(f"JAX's coordination service at {address}", max(left, 30.0)):
+        jax.distributed.initialize(address, count, index, **never)
 
 
 def disconnect() -> None:
@@ -232,14 +249,14 @@ def dispatch() -> int:
         got = "--dry_run" if DRY_RUN.value else f"--mode={mode}"
         raise BadInput(f"--topology: expected --mode=compile beside it, got {got}")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import checkpoint, modes, workdir
+    from experiments import checkpoint, modes, storage, workdir
     from experiments.compile_report import compile_report
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
     checkpoint.speak_once()
     if config is None:
-        config = from_resolved(workdir.read_config(Path(directory)))
+        config = from_resolved(workdir.read_config(storage.find(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
     if config.get("param_dtype") == "float64":
