@@ -222,6 +222,16 @@ LOSSES: dict[str, Entry] = {
             evidence=DERIVED,
         ),
         Entry(
+            name="poly_loss",
+            function=classification.poly_loss,
+            family="classification",
+            title=("PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions"),
+            arxiv="2204.12511",
+            needs=("log_odds",),
+            evidence=DERIVED,
+            slug="poly_loss",
+        ),
+        Entry(
             name="decoupled_softmax",
             function=classification.decoupled_softmax,
             family="classification",
