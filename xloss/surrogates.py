@@ -28,6 +28,27 @@ from jax.typing import ArrayLike
 from xloss import checks, numerics
 from xloss.typing import Array, Surrogate
 
+__all__ = [
+    "bind",
+    "comp_sum",
+    "exponential",
+    "focal",
+    "get",
+    "hinge",
+    "inv_hinge",
+    "inv_log_hinge",
+    "log_hinge",
+    "logistic",
+    "poly_loss",
+    "rho_margin",
+    "savage",
+    "sigmoid",
+    "squared",
+    "squared_hinge",
+    "tangent",
+    "SURROGATES",
+]
+
 
 def bind(surrogate: Surrogate, **hyperparameters: Any) -> jax.tree_util.Partial:
     """Fixes a surrogate's hyperparameters while keeping them traced.
