@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import xloss
-from experiments import optimizer, retention, sharding
+from experiments import computing, optimizer, retention, sharding
 from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
@@ -52,6 +52,7 @@ _RULES: dict[str, Rule] = {
     "on_nan": one_of("stop", "skip"),
     "max_skipped": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "param_dtype": one_of("float32", "float64"),
+    **computing.RULES,
     **sharding.RULES,
     **retention.RULES,
     "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -178,9 +179,11 @@ def validate(config: ConfigDict) -> None:
         )
     optimizer.check_schedule(config)
     if "loss" in config:
-        if config.task.name in SEVERAL_LABELS:
-            named_loss(config)  # the task tries it, on labels of its own kind
-        else:
+        if named_loss(config)[0].couples_batch:
+            computing.refuse_accumulate(
+                config, f"the loss {config.loss.name!r} couples the examples of a batch"
+            )
+        if config.task.name not in SEVERAL_LABELS:  # which try it on labels of their own kind
             resolve_loss(config)
 
 

@@ -13,7 +13,9 @@ that checks its own keys of ``config.task`` (`config.check_task`), loads its dat
 
 * ``init``: `step.make_init` of the model's init and the optimizer;
 * ``step``: `step.make_step` of what the task proposes for a batch, a gradient and functions for the
-  optimizer's first transform (`step.Proposal`; `step.descend` where there is one objective);
+  optimizer's first transform (`step.Proposal`; `step.descend` where there is one objective). It
+  works in `config.accumulate` micro-batches or refuses them (`computing.refuse_accumulate`);
+* the model: `models.of_config`, which computes as the config says;
 * the optimizer: ``optimizer.make_optimizer(config, first=...)``, where `first` is a transform that
   stands before all others in the chain (`optim.sam_multitask`, `optim.ignite`);
 * ``evaluate``: metrics of a split; what a run is judged by is called "accuracy" where it is one.
@@ -35,7 +37,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import data, sharding
+from experiments import computing, data, sharding
 from experiments.config import validate
 from experiments.errors import BadInput
 from experiments.optimizer import make_schedule
@@ -102,6 +104,11 @@ class Job:
             for name, value in self.dataset.train[0].items()
         }
 
+    def compiled_step(self) -> jax.stages.Compiled:
+        """The train step's program for the devices of the mesh, which need not be there."""
+        with jax.set_mesh(self.mesh):
+            return self.step.lower(self.abstract_state(), self.abstract_batch()).compile()
+
 
 def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
     """Validates a config, loads its data and builds its functions.
@@ -122,6 +129,7 @@ def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
     mesh = sharding.make_mesh(config.mesh.model) if mesh is None else mesh
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch_size(config.data[name], mesh, name)
+    computing.check_accumulate(config, mesh)
     task = importlib.import_module(f"experiments.tasks.{config.task.name}")
     job = task.build(config, mesh)
     init, step = job.init, job.step
@@ -138,6 +146,7 @@ def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
         step=jax.jit(
             step, in_shardings=(placed, spread), out_shardings=(placed, whole), donate_argnums=0
         ),
+        notes=(*job.notes, *computing.notes(config)),
         placed=placed,
     )
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.accumulation import Batch, Objective, mean_and_gradient
+
 State = dict[str, Any]
-Batch = Mapping[str, jax.Array]
 Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
 #: state["first_bad"] while every loss, gradient and parameter so far was finite.
 ALL_FINITE = -1
@@ -50,19 +51,21 @@ class Proposal(NamedTuple):
 Propose = Callable[[Any, Batch, jax.Array], Proposal]
 
 
-def descend(objective: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict]]) -> Propose:
+def descend(objective: Objective, accumulate: int = 1) -> Propose:
     """The proposal of a task that has one objective: its gradient, and `grad_fn` for SAM.
 
     Args:
-      objective: (parameters, batch, key) -> (scalar, metrics).
+      objective: (parameters, batch, key) -> `accumulation.Terms`, whose mean is the objective.
+      accumulate: micro-batches that the batch is cut into, for each gradient that is asked for. An
+        objective whose terms depend on each other is not given here with more than one.
     """
 
     def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
-        def of_batch(where: Any) -> tuple[tuple[jax.Array, dict], Any]:
-            return jax.value_and_grad(objective, has_aux=True)(where, batch, key)
+        def of_batch(where: Any) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+            return mean_and_gradient(objective, where, batch, key, accumulate)
 
-        (loss, metrics), gradient = of_batch(params)
-        return Proposal(loss, gradient, metrics, {"grad_fn": lambda where: of_batch(where)[1]})
+        loss, metrics, gradient = of_batch(params)
+        return Proposal(loss, gradient, metrics, {"grad_fn": lambda where: of_batch(where)[2]})
 
     return propose
 

@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import models, sharding
+from experiments.accumulation import Terms
 from experiments.config import check_task, named_loss, try_loss
 from experiments.data.multi_label import load_multi_label
 from experiments.errors import BadInput
@@ -64,12 +65,12 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         jax.ShapeDtypeStruct((4, classes), jnp.float32),
         jax.ShapeDtypeStruct((4, classes), jnp.int32),
     )
-    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=classes)
+    model = models.of_config(config, input_shape=dataset.input_shape, num_scores=classes)
     optimizer, schedule = make_optimizer(config)
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         scores = model.apply(params, batch["inputs"], key)
-        return xloss.reduce(losses_of(entry, arguments, scores, batch["label"])), {}
+        return Terms(losses_of(entry, arguments, scores, batch["label"]))
 
     def predict(params: Any, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         scores = model.apply(params, inputs, None)
@@ -94,7 +95,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         dataset=dataset,
         mesh=mesh,
         init=make_init(model.init, optimizer),
-        step=make_step(descend(objective), optimizer, schedule),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=entry.name,
         entry=entry,

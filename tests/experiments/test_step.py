@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from experiments import figures, sharding
+from experiments.accumulation import Terms
 from experiments.config import Rule, check_task, load_file, locate, validate
 from experiments.errors import BadInput
 from experiments.job import build
@@ -71,7 +72,7 @@ def test_one_objective_offers_its_gradient_anywhere_over_the_same_batch():
 
     def objective(params, batch, key):
         noise = jax.random.normal(key, ())  # the same key at both places: it cancels
-        return jnp.sum(jnp.square(params["w"])) / 2 + noise * jnp.sum(params["w"]), {}
+        return Terms(jnp.sum(jnp.square(params["w"])) / 2 + noise * jnp.sum(params["w"]))
 
     state, metrics = one_step(descend(objective), *make_optimizer(config_of(), first))
     np.testing.assert_allclose(state["params"]["w"], [2.5, 3.5], rtol=1e-6)
@@ -80,7 +81,8 @@ def test_one_objective_offers_its_gradient_anywhere_over_the_same_batch():
 
 def test_transforms_without_extra_arguments_are_given_none():
     state, _ = one_step(
-        descend(lambda params, batch, key: (jnp.sum(params["w"]), {})), *make_optimizer(config_of())
+        descend(lambda params, batch, key: Terms(jnp.sum(params["w"]))),
+        *make_optimizer(config_of()),
     )
     np.testing.assert_allclose(state["params"]["w"], [2.5, 3.5], rtol=1e-6)
 
