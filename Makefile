@@ -104,7 +104,19 @@ test-others: ## test-quick on the other tested Pythons that this machine has
 	done; exit $$status
 
 .PHONY: test-all
-test-all: test test-slow compile-check test-others ## test, slow tests, compile checks, other Pythons
+test-all: test test-slow compile-check docs test-others ## all tests, compile checks, docs, other Pythons
+
+DOCS_READY := $(VENV)/.docs-py$(VERSION)
+$(DOCS_READY): $(READY)
+	@sh .ci/install "$(INTERPRETER)" "$(VENV)" "$(CONSTRAINTS)" docs
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS_READY) ## write the reference of the API, docs/_build/html; a warning is an error
+	@rm -rf docs/api docs/_build
+	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto \
+	  --builder html docs docs/_build/html
+	@echo "reference: $(CURDIR)/docs/_build/html/index.html"
 
 .PHONY: bench
 bench: $(READY) ## time losses and heads; prints tables with machine and versions
@@ -128,6 +140,6 @@ results: $(READY) ## write RESULTS.md and its pictures from the committed run fi
 .PHONY: clean
 clean: ## remove what make made: environments, caches, the demo's run
 	@rm -rf .venv-compilers; for venv in .venv .venv-py*; do [ ! -e "$$venv/.made-by-make" ] || rm -rf "$$venv"; done
-	@rm -rf runs/demo runs/quick-py* .pytest_cache .ruff_cache .hypothesis
+	@rm -rf docs/api docs/_build runs/demo runs/quick-py* .pytest_cache .ruff_cache .hypothesis
 	@[ ! -d runs ] || rmdir runs 2>/dev/null || true
 	@find xloss experiments launch tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
