@@ -144,7 +144,11 @@ def call_statistics(name, stats, where=None, **hyper):
     return entry.function(stats, where=where, **hyper)
 
 
-def batch(shape=(6, 5), seed=0, scale=2.0, dtype=np.float32):
+#: As many as the extreme logits have, so that one compiled program serves several tests.
+EXAMPLES = 21
+
+
+def batch(shape=(EXAMPLES, 5), seed=0, scale=2.0, dtype=np.float32):
     """Random logits and labels."""
     rng = np.random.default_rng(seed)
     logits = (scale * rng.normal(size=shape)).astype(dtype)
