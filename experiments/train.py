@@ -138,7 +138,7 @@ def _train(
         # ---- Steps, then the final evaluation
         with contextlib.closing(MetricWriter(root, is_main=is_main, resume_step=start)) as writer:
             watch.begin(start, last, config.data.batch_size, writer.last)
-            state, outcome = _steps(
+            state, outcome = make_steps(
                 job,
                 state,
                 iterator,
@@ -173,7 +173,7 @@ def _train(
     return outcome
 
 
-def _steps(
+def make_steps(
     job: Job,
     state: State,
     iterator: Iterator[dict[str, np.ndarray]],
@@ -182,8 +182,27 @@ def _steps(
     asked_to_stop: Callable[[], bool],
     watch: Watch,
     steps: range,
-    profile_to: Path | None,
+    profile_to: Path | None = None,
 ) -> tuple[State, Outcome]:
+    """The steps of a run, with its log, evaluations and checkpoints, in the midst of `train`.
+
+    Args:
+      job: what to train.
+      state: after the step before `steps`; it is donated.
+      iterator: of the job's batches, before that of the first step.
+      writer: where metrics go.
+      checkpoints: where the state goes.
+      asked_to_stop: whether to save and stop now.
+      watch: measures it; it has begun.
+      steps: numbers of the steps, the last of which is evaluated and saved in any case.
+      profile_to: where a trace of a few steps goes; None: no trace.
+
+    Returns:
+      The state after the last step, and how it ended.
+
+    Raises:
+      NonFinite, Failed: as `train`.
+    """
     config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
     step, preempted = steps.start - 1, False
     log = _Log(writer, watch)
