@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 
@@ -95,7 +95,7 @@ class Watch:
 
     # ---- From start to end
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 

@@ -6,6 +6,7 @@ inserts the collectives; nothing in the loop or the losses mentions a device.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,18 +43,31 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> N
         )
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays from this process's rows of a batch."""
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+    """What a jitted function of the mesh takes as a batch spread over `data`.
+
+    Args:
+      batch: this process's rows; not to be changed afterwards.
+      mesh: over the devices of all processes.
+
+    Returns:
+      Global arrays; on one device the rows as they are, which jit sends there itself in a tenth of
+      the time.
+    """
+    if mesh.size == 1:
+        return dict(batch)
     sharding = over_data(mesh)
+    if sharding.is_fully_addressable:  # one call for all: half of the time
+        return jax.device_put(dict(batch), sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
 
 
-def to_host(array: jax.Array) -> np.ndarray:
+def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole of a global array as NumPy, on every process."""
-    if array.is_fully_addressable:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils
 

@@ -220,7 +220,7 @@ def make_steps(
             if step == steps.start:  # compiling is no part of the time per step
                 jax.block_until_ready(metrics)
                 watch.start_clock(step)
-            log.write()  # what was kept one step ago: the device has this step to work on meanwhile
+            log.write(wait=False)  # the device has other steps to work on meanwhile
             progress.update(step, **log.shown)
             if step % config.log_every == 0 or step == last:
                 log.keep(step, metrics)
@@ -276,7 +276,7 @@ def _stop_if_not_finite(state: State) -> None:
 
 
 class _Log:
-    """Train records, fetched a step late so that the device never waits for the host.
+    """Train records, fetched once they are there, so that the device never waits for the host.
 
     Attributes:
       shown: what to show beside the progress.
@@ -286,24 +286,34 @@ class _Log:
         self._writer, self._watch = writer, watch
         self.shown: dict[str, float] = {}
         self._kept: tuple[int, dict[str, Any]] | None = None
+        self._first_bad = ALL_FINITE
 
     def keep(self, step: int, metrics: dict[str, Any]) -> None:
+        """Keeps the metrics of a step that was asked for, and writes those before it."""
+        self.write()
         self._kept = (step, metrics)
 
-    def write(self) -> None:
-        """Writes what was kept; raises NonFinite if it says so."""
-        if self._kept is None:
-            return
-        (step, metrics), self._kept = self._kept, None
+    def write(self, *, wait: bool = True) -> None:
+        """Writes what was kept, where `wait` is False only if the device is done with it.
+
+        Raises:
+          NonFinite: the record says so.
+        """
+        if self._kept is not None and (wait or self._kept[1]["first_bad"].is_ready()):
+            self._write(*self._kept)
+        # Without waiting, processes get to know it at different steps, and must stop at the same.
+        if self._first_bad != ALL_FINITE and (wait or jax.process_count() == 1):
+            raise NonFinite(self._first_bad)
+
+    def _write(self, step: int, metrics: dict[str, Any]) -> None:
+        self._kept = None
         values = {name: float(value) for name, value in self._watch.fetch(metrics).items()}
-        first_bad = int(values.pop("first_bad"))
+        self._first_bad = int(values.pop("first_bad"))
         # With the values here the step is over; when it was kept it had only been asked for.
         values |= self._watch.measures(step)
         self._writer.write(step, "train", values)
         name = "cross_entropy" if "cross_entropy" in values else "loss"
         self.shown = {name: values[name]}
-        if first_bad != ALL_FINITE:
-            raise NonFinite(first_bad)
 
 
 @contextlib.contextmanager

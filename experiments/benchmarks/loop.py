@@ -11,26 +11,26 @@ Three ways through the same number of steps of the same program take turns:
 
 A turn of the loop has one checkpoint in its middle, which is written while steps go on, and one at
 its end. Evaluations, and what of a checkpoint keeps the loop waiting, are no part of the time per
-step (nor of `seconds_per_step` in run.json); the last column says what they are on top. The first
-step of a turn is not timed. Ratios are taken within a turn; the goal is for their median.
+step (nor of `seconds_per_step` in run.json): the last column says what they are on top, for a step.
+The first step of a turn is not timed. Ratios are taken within a turn; the goal is for their median.
+Processor time is that of all threads, the device's own included: what of it the loop adds is hidden
+where a core is free, as beside an accelerator.
 """
 
 import contextlib
 import dataclasses
 import io
-import itertools
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import sharding
 from experiments.benchmarks import record
 from experiments.checkpoint import Checkpoints
 from experiments.config import load_file, locate
@@ -38,6 +38,7 @@ from experiments.job import Job, build
 from experiments.metrics import MetricWriter
 from experiments.observe import Watch
 from experiments.program import run_program
+from experiments.sharding import over_data, to_devices
 from experiments.step import State
 from experiments.train import make_steps
 
@@ -56,25 +57,21 @@ _CASES = flags.DEFINE_multi_enum("case", list(CASES), list(CASES), "Cases to tim
 
 
 @dataclasses.dataclass(frozen=True)
-class Times:
-    """Seconds of every turn.
+class Turn:
+    """What one way through the steps took, for a step.
 
     Attributes:
-      parameters: how many the model has.
-      step: a step alone.
-      batches: a step with its batch.
-      loop: a step of the loop.
-      saving: evaluating and saving, in the loop, for a step.
+      seconds: on the clock.
+      processor: of all threads.
+      saving: seconds of evaluating and saving on top; 0 where there is none.
     """
 
-    parameters: int
-    step: list[float]
-    batches: list[float]
-    loop: list[float]
-    saving: list[float]
+    seconds: float
+    processor: float
+    saving: float = 0.0
 
 
-def measure(config: ConfigDict, steps: int, turns: int) -> Times:
+def measure(config: ConfigDict, steps: int, turns: int) -> tuple[int, dict[str, list[Turn]]]:
     """Times a config's loop and its step.
 
     Args:
@@ -82,59 +79,75 @@ def measure(config: ConfigDict, steps: int, turns: int) -> Times:
       steps: of a turn.
       turns: how many, after one that is left out.
 
+    Returns:
+      (how many parameters the model has, way -> its turns).
+
     Raises:
       BadInput: whatever is wrong with the config.
     """
     config = config.copy_and_resolve_references()
     config.eval_every = config.checkpoint_every = max(steps // 2, 1)
     job = build(config)
-    held = list(itertools.islice(job.train_batches(), HELD))
-    placed = [sharding.to_devices(batch, job.mesh) for batch in held]
     iterator = job.train_batches()
-    times = Times(0, [], [], [], [])
-    states = {name: job.init(jax.random.key(0)) for name in ("step", "batches", "loop")}
-    times = dataclasses.replace(
-        times, parameters=sum(leaf.size for leaf in jax.tree.leaves(states["step"]["params"]))
-    )
+    with jax.set_mesh(job.mesh):
+        placed = [jax.device_put(next(iterator), over_data(job.mesh)) for _ in range(HELD)]
+    ways: dict[str, Callable[[State], tuple[State, Turn]]] = {
+        "step": lambda state: tight(job, state, lambda i: placed[i % HELD], steps),
+        "step, batches": lambda state: tight(
+            job, state, lambda _: to_devices(next(iterator), job.mesh), steps
+        ),
+        "loop": lambda state: real(job, state, steps),
+    }
+    states = {way: job.init(jax.random.key(0)) for way in ways}
+    found: dict[str, list[Turn]] = {way: [] for way in ways}
     for turn in range(turns + 1):
-        sources: dict[str, Callable[[int], Any]] = {
-            "step": lambda index: placed[index % HELD],
-            "batches": lambda _: sharding.to_devices(next(iterator), job.mesh),
-        }
-        for name, source in sources.items():
-            states[name], seconds = tight(job, states[name], source, steps)
-            if turn:
-                getattr(times, name).append(seconds)
-        states["loop"], seconds, saving = real(job, states["loop"], steps)
-        if turn:
-            times.loop.append(seconds)
-            times.saving.append(saving)
-    return times
+        for way, run in ways.items():
+            states[way], took = run(states[way])
+            if turn:  # the first one compiles
+                found[way].append(took)
+    return sum(leaf.size for leaf in jax.tree.leaves(states["step"]["params"])), found
 
 
-def tight(
-    job: Job, state: State, source: Callable[[int], Any], steps: int
-) -> tuple[State, float]:
-    """(state, seconds a step) of a loop that does nothing else."""
+def tight(job: Job, state: State, source: Callable[[int], Any], steps: int) -> tuple[State, Turn]:
+    """A loop that does nothing but steps on the batches of a function of their number."""
     with jax.set_mesh(job.mesh):
         state, metrics = job.step(state, source(0))
         jax.block_until_ready(metrics)
-        began = time.perf_counter()
+        began, processor = time.perf_counter(), time.process_time()
         for index in range(1, steps):
             state, metrics = job.step(state, source(index))
         jax.block_until_ready((state, metrics))
-    return state, (time.perf_counter() - began) / (steps - 1)
+    made = steps - 1
+    return state, Turn(
+        (time.perf_counter() - began) / made, (time.process_time() - processor) / made
+    )
 
 
-def real(job: Job, state: State, steps: int) -> tuple[State, float, float]:
-    """(state, seconds a step, seconds of evaluating and saving for a step) of the loop of a run."""
+class _Processor(Watch):
+    """Counts the processor's time, too, while the clock of the steps goes."""
+
+    spent = 0.0
+    _went: float | None = None
+
+    def start_clock(self, step: int) -> None:
+        super().start_clock(step)
+        self._went = time.process_time()
+
+    def stop_clock(self) -> None:
+        super().stop_clock()
+        if self._went is not None:
+            self.spent, self._went = self.spent + time.process_time() - self._went, None
+
+
+def real(job: Job, state: State, steps: int) -> tuple[State, Turn]:
+    """The loop of a run, in a workdir of its own."""
     with (
         tempfile.TemporaryDirectory() as folder,
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.closing(Checkpoints(folder, keep=job.config.keep_checkpoints)) as checkpoints,
         contextlib.closing(MetricWriter(folder, is_main=True, resume_step=0)) as writer,
-        Watch(Path(folder), is_main=True) as watch,
+        _Processor(Path(folder), is_main=True) as watch,
     ):
         watch.begin(0, steps, job.config.data.batch_size, writer.last)
         began = time.perf_counter()
@@ -150,28 +163,37 @@ def real(job: Job, state: State, steps: int) -> tuple[State, float, float]:
         )
         whole = time.perf_counter() - began
     seconds = outcome.seconds_per_step
-    return state, seconds, whole / steps - seconds
+    return state, Turn(seconds, watch.spent / (steps - 1), whole / steps - seconds)
 
 
-def table(title: str, times: Times) -> str:
-    """Least and median times of each way, and the ratios to the step alone."""
+def table(title: str, parameters: int, found: Mapping[str, Sequence[Turn]]) -> str:
+    """A row for each way; ratios are to the first one."""
+    base = next(iter(found.values()))
     lines = [
-        f"{title}: {times.parameters:,} parameters, {len(times.step)} turns.",
+        f"{title}: {parameters:,} parameters, {len(base)} turns; microseconds a step.",
         "",
-        "| | least, us a step | median | over the step: least | median of the turns | goal |",
-        "| --- | ---: | ---: | ---: | ---: | --- |",
+        "| | least | median | over the step: least | median of the turns | goal | processor, least "
+        "| over the step: median of the turns | evaluating and saving, median |",
+        "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
-    for name, seconds in (
-        ("step", times.step),
-        ("step, batches", times.batches),
-        ("loop", times.loop),
-    ):
-        ratio = statistics.median(a / b for a, b in zip(seconds, times.step, strict=True))
-        goal = f"<= {GOAL}: {'met' if ratio <= GOAL else 'not met'}" if name == "loop" else ""
-        lines.append(
-            f"| {name} | {1e6 * min(seconds):,.0f} | {1e6 * statistics.median(seconds):,.0f} "
-            f"| {min(seconds) / min(times.step):.3f} | {ratio:.3f} | {goal} |"
+    for way, turns in found.items():
+        pairs = list(zip(turns, base, strict=True))
+        seconds = [turn.seconds for turn in turns]
+        least = min(seconds) / min(turn.seconds for turn in base)
+        ratio = median(turn.seconds / other.seconds for turn, other in pairs)
+        processor = median(turn.processor / other.processor for turn, other in pairs)
+        saving = median(turn.saving for turn in turns)
+        cells = (
+            f"{1e6 * min(seconds):,.0f}",
+            f"{1e6 * median(seconds):,.0f}",
+            f"{least:.3f}",
+            f"{ratio:.3f}",
+            f"<= {GOAL}: {'met' if ratio <= GOAL else 'not met'}" if way == "loop" else "",
+            f"{1e6 * min(turn.processor for turn in turns):,.0f}",
+            f"{processor:.3f}",
+            f"{1e6 * saving:,.0f}" if saving else "",
         )
+        lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -182,7 +204,7 @@ def main(_: Sequence[str]) -> None:
         name, changes, steps = CASES[title]
         config = load_file(locate(name))
         config.update_from_flattened_dict(changes)
-        tables.append(table(title, measure(config, steps, _TURNS.value)))
+        tables.append(table(title, *measure(config, steps, _TURNS.value)))
     record.show("loop", "The training loop over its step", "\n\n".join(tables))
 
 
