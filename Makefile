@@ -118,6 +118,10 @@ bench: $(READY) ## time losses and heads; prints tables with machine and version
 verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
 	@$(BIN)/python -m experiments.verify
 
+.PHONY: results
+results: $(READY) ## write RESULTS.md and its pictures from the committed run files
+	@$(BIN)/python -m experiments.results
+
 .PHONY: clean
 clean: ## remove what make made: environments, caches, the demo's run
 	@rm -rf .venv-compilers; for venv in .venv .venv-py*; do [ ! -e "$$venv/.made-by-make" ] || rm -rf "$$venv"; done

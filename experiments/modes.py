@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import workdir
+from experiments import sharding, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
@@ -109,7 +109,7 @@ def export(config: ConfigDict, directory: str, step: int | None) -> str:
     """
     _, step, params = restore(config, directory, step)
     flat = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/"): sharding.to_host(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     target = Path(directory) / "parameters.npz"

@@ -126,7 +126,10 @@ def rewrite(arguments: list[str]) -> list[str]:
             located = configs.locate(value if equals else next(pending, ""))
             continue
         if argument.startswith("-") and name.startswith("config."):
-            overrides[name.removeprefix("config.")] = value
+            key = name.removeprefix("config.")
+            if key in overrides and equals:  # the last one wins; of tuples absl would take both
+                others = [other for other in others if other.partition("=")[0].lstrip("-") != name]
+            overrides[key] = value
         others.append(argument)
     if located is not None:
         configs.check_overrides(overrides, configs.load_file(located))
@@ -227,6 +230,10 @@ def dispatch() -> int:
         config = from_resolved(workdir.read_config(Path(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
+    if config.get("param_dtype") == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     connect()
     if DRY_RUN.value:
         print(modes.plan(config, directory or None, MAX_STEPS.value))

@@ -26,10 +26,10 @@ One process trains all of it, or the tasks of a Slurm array share it (elsewhere 
 The task that ends last writes the table. A task that was killed is started again with its index
 (--array=3,6 --task_count=8), or the same command in one process trains what is left.
 
-The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics),
-table.md, table.json and curves.png. The same command again, or one with more seeds or settings,
-trains only what is missing; a setting that was killed half-way starts again. HASH is that of the
-whole config but the seed.
+The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics,
+versions, device and seconds), table.md, table.json and curves.png. The same command again, or one
+with more seeds or settings, trains only what is missing; a setting that was killed half-way starts
+again. HASH is that of the whole config but the seed.
 
 Rows are sorted by the mean of one metric on the VALIDATION split (--select=accuracy, or with a
 minus before it where less is better), those with members that stopped at NaN or infinity last; the
@@ -64,7 +64,7 @@ from experiments.metrics import Progress, jsonable
 from experiments.program import run_program
 from experiments.step import ALL_FINITE
 from experiments.sweep_table import label, labels, write_table
-from experiments.workdir import write_json
+from experiments.workdir import made_with, write_json
 
 #: Of its own: --config and --workdir are flags of run too.
 _FLAGS = flags.FlagValues()
@@ -332,6 +332,7 @@ def sweep(
         (workdir / "members").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--workdir: cannot write {workdir}: {error.strerror or error}") from error
+    made = {"made_with": made_with()} if missing else {}
     for place, left in missing.items():
         overrides, config = planned[place]
         print(f"[{place + 1}/{len(planned)}] {label(overrides)}: seeds {left}", flush=True)
@@ -342,7 +343,7 @@ def sweep(
             seconds = (time.perf_counter() - began) / len(part)
             for seed, member in zip(part, found, strict=True):
                 config.seed = seed
-                whole = {"config": resolved(config), "overrides": dict(overrides), **member}
+                whole = {"config": resolved(config), "overrides": dict(overrides), **made, **member}
                 write_json(member_path(workdir, config, seed), whole | {"seconds": seconds})
     results = []
     for overrides, config in planned:

@@ -119,21 +119,29 @@ def write_evaluation(workdir: Path, found: Mapping[str, np.ndarray], task: str) 
     os.replace(partial, workdir / EVALUATION)
 
 
-def record_of(job: Job, overrides: Sequence[str]) -> dict[str, Any]:
-    """What run.json says from the start: versions, devices, commit, overrides, method and data."""
+def made_with() -> dict[str, Any]:
+    """What this process computes with: versions, devices, processes and commit."""
     versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    devices, dataset = jax.devices(), job.dataset
-    entry = {} if job.entry is None else dict(vars(job.entry))
+    devices = jax.devices()
     return {
         "versions": {"python": platform.python_version(), **versions},
         "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
         "processes": jax.process_count(),
         "commit": _commit(),
+    }
+
+
+def record_of(job: Job, overrides: Sequence[str]) -> dict[str, Any]:
+    """What run.json says from the start: versions, devices, commit, overrides, method and data."""
+    dataset = job.dataset
+    entry = {} if job.entry is None else dict(vars(job.entry))
+    return {
+        **made_with(),
         "overrides": list(overrides),
         "method": job.name,
         "loss": {name: value for name, value in entry.items() if name != "function"},

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 
 import jax
 from absl import flags
-from jax.sharding import AxisType
 from ml_collections import ConfigDict
 
-from experiments import topology
+from experiments import sharding, topology
 from experiments.benchmarks import record
 from experiments.config import load_file, locate
 from experiments.job import build
@@ -57,12 +56,7 @@ def measure(config: ConfigDict, devices: int) -> Share:
     """
     config = config.copy_and_resolve_references()
     config.data.batch_size *= devices
-    mesh = jax.make_mesh(
-        (devices, 1),
-        ("data", "model"),
-        devices=jax.devices()[:devices],
-        axis_types=(AxisType.Auto,) * 2,
-    )
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     job = build(config, mesh)
     with jax.set_mesh(mesh):
         program = job.step.lower(job.abstract_state(), job.abstract_batch()).compile()

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from xloss import diagnostics
 
 
@@ -53,7 +54,8 @@ class Attention(nnx.Module):
             q, k = diagnostics.qk_layernorm(q, k, self.query_scale[...], self.key_scale[...])
         mask = jnp.tri(x.shape[1], dtype=bool)
         logits = jax.vmap(functools.partial(diagnostics.attention_logits, mask=mask))(q, k)
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits, axis=-1), v)
+        seen = jax.nn.softmax(logits, axis=-1).astype(v.dtype)  # of logits in float32 or wider
+        mixed = jnp.einsum("bhts,bshd->bthd", seen, v)
         return self.out(mixed.reshape(x.shape)), logits
 
 
@@ -82,7 +84,7 @@ class Block(nnx.Module):
         self.mlp = MLP(width, hidden, scale=scale, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
         """Features [B, T, width] to (features, attention logits [B, H, T, T])."""
         drop = functools.partial(self.dropout, deterministic=rngs is None, rngs=rngs)
         mixed, logits = self.attention(self.attention_norm(x))
@@ -137,7 +139,7 @@ class Transformer(nnx.Module):
             raise ValueError(f"qk_norm: expected True or False, got {qk_norm!r}")
         if isinstance(dropout, bool | str) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, width, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, width, rngs)
         drawn = jax.random.normal(rngs.params(), (input_shape[0], width))
         self.positions = nnx.Param(drawn / math.sqrt(width))  # as large as the embedding
         self.dropout = nnx.Dropout(dropout)
@@ -153,7 +155,12 @@ class Transformer(nnx.Module):
         self.depth = depth
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, greatest: bool = False
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
+        greatest: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Features [B, T, width] of tokens [B, T], T at most the context.
 
@@ -164,10 +171,16 @@ class Transformer(nnx.Module):
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         peaks = []
         for layer in range(self.depth):
-            x, logits = getattr(self, f"block_{layer}")(x, rngs=rngs)
-            peaks.append(jnp.max(logits, axis=(1, 2, 3)))
+            x, peak = run(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
+            peaks.append(peak)
         x = self.final_norm(x)
         return (x, jnp.max(jnp.stack(peaks), axis=0)) if greatest else x
+
+
+def _with_peak(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    """(features, the greatest attention logit of every example [B]): no logits leave the block."""
+    x, logits = block(x, rngs)
+    return x, jnp.max(logits, axis=(1, 2, 3))
 
 
 def _scaled(scale: float) -> nnx.initializers.Initializer:

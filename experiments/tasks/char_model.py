@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import models
+from experiments.accumulation import Terms
 from experiments.config import Rule, check_task, resolve_loss
 from experiments.data.characters import Windows, load_characters
 from experiments.errors import BadInput
@@ -64,7 +65,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         )
     dataset = load_characters(config.data, context=task.context, seed=config.seed)
     classes = dataset.num_classes
-    network = models.build(config.model, input_shape=dataset.input_shape, num_scores=classes)
+    network = models.of_config(config, input_shape=dataset.input_shape, num_scores=classes)
     optimizer, schedule = make_optimizer(config)
 
     def init(key: jax.Array) -> Any:
@@ -72,17 +73,18 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         output = draw_kernel(output_key, config.model.width, classes)
         return {"network": network.init(network_key), "output": output}
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
-        features = network.apply(params["network"], batch["inputs"], key)
-        stats = xloss.logit_statistics(features @ params["output"], batch["label"])
+    def statistics(features: jax.Array, params: Any, batch: Batch) -> xloss.LogitStatistics:
+        features, kernel = network.cast((features, params["output"]))
+        exact = jnp.promote_types(features.dtype, jnp.float32)
+        logits = jnp.matmul(features, kernel, preferred_element_type=exact)
+        return xloss.logit_statistics(logits, batch["label"])
+
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
+        stats = statistics(network.apply(params["network"], batch["inputs"], key), params, batch)
         losses = entry.function(stats, **arguments)
         if task.log_partition:
             losses += log_partition_penalty(stats, coef=task.log_partition)
-        metrics = {
-            "accuracy": jnp.mean(stats.lead > 0, dtype=losses.dtype),
-            "cross_entropy": jnp.mean(-stats.log_prob),
-        }
-        return xloss.reduce(losses), metrics
+        return Terms(losses, {"accuracy": stats.lead > 0, "cross_entropy": -stats.log_prob})
 
     abstract = jax.eval_shape(init, jax.random.key(0))
     state_bytes = float(optimizer_state_bytes(jax.eval_shape(optimizer.init, abstract)))
@@ -90,7 +92,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     @jax.jit
     def measured(params: Any, batch: Batch) -> dict[str, jax.Array]:
         features, peaks = network.apply(params["network"], batch["inputs"], None, greatest=True)
-        stats = xloss.logit_statistics(features @ params["output"], batch["label"])
+        stats = statistics(features, params, batch)
         return {
             "loss": jnp.mean(-stats.log_prob, axis=1),
             "accuracy": jnp.mean(stats.lead > 0, axis=1, dtype=jnp.float32),
@@ -112,8 +114,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=f"{entry.name}, next character",
         entry=entry,

@@ -54,25 +54,30 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "run"
 
 
-def test_two_processes_of_four_devices_draw_the_curve_of_one_of_eight(tmp_path, run_python):
-    short = ("--max_steps=40",)
+def test_two_processes_eight_devices_and_one_draw_the_same_curve_in_float64(tmp_path, run_python):
+    settings = ("--config.param_dtype=float64", "--config.log_every=1")
+    short = (*settings, "--max_steps=50")
     two = start(tmp_path / "log", *short, f"--workdir={tmp_path / 'two'}", devices=4).expect(0)
-    run_python("-m", "experiments.run", *SETTINGS, *short, f"--workdir={tmp_path / 'one'}",
-               devices=8)  # fmt: skip
+    for name, devices in {"eight": 8, "single": 1}.items():
+        run_python("-m", "experiments.run", *SETTINGS, *short, f"--workdir={tmp_path / name}",
+                   devices=devices)  # fmt: skip
 
-    ours, theirs = records(tmp_path / "two"), records(tmp_path / "one")
-    assert [(r["step"], r["split"]) for r in ours] == [(r["step"], r["split"]) for r in theirs]
-    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-4)
+    ours = records(tmp_path / "two")
+    for name in ("eight", "single"):
+        theirs = records(tmp_path / name)
+        assert [(r["step"], r["split"]) for r in ours] == [(r["step"], r["split"]) for r in theirs]
+        assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-12)
+        assert sum(r["split"] == "train" for r in theirs) == 50
     assert [line for line in two.out.splitlines() if line.startswith("[1]")] == []
     assert (tmp_path / "two" / "report.html").exists()
 
     # What two processes saved, one continues, on the batches that come next.
-    for name in ("one", "two"):
-        done = run_python("-m", "experiments.run", *SETTINGS, "--max_steps=45",
+    for name in ("eight", "two"):
+        done = run_python("-m", "experiments.run", *SETTINGS, *settings, "--max_steps=55",
                           f"--workdir={tmp_path / name}")  # fmt: skip
-        assert "continuing from the checkpoint of step 40" in done.stdout
-    ours, theirs = (records(tmp_path / name)[-3:] for name in ("one", "two"))
-    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-4)
+        assert "continuing from the checkpoint of step 50" in done.stdout
+    ours, theirs = (records(tmp_path / name)[-5:] for name in ("eight", "two"))
+    assert [r["loss"] for r in ours] == pytest.approx([r["loss"] for r in theirs], rel=1e-12)
 
 
 @pytest.mark.parametrize("how", ["SIGTERM to all", "SIGTERM to one", "SIGKILL to one"])

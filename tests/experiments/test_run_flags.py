@@ -45,6 +45,12 @@ def test_the_config_in_every_spelling(form):
     assert run.rewrite(["run", *form])[1].endswith("configs/digits.py")
 
 
+def test_of_a_key_that_is_set_twice_the_last_value_counts():
+    line = ["run", "--config=digits", "--config.model.hidden=(16,)", "--seed=1"]
+    again = ["--config.model.hidden=(8,)", "--config.steps=3"]
+    assert run.rewrite([*line, *again])[2:] == ["--seed=1", *again]
+
+
 def test_eval_and_export_need_no_config():
     line = ["run", "--mode=eval", "--workdir=w"]
     assert run.rewrite(line) == line
