@@ -240,6 +240,16 @@ def wait_for_main(what: str) -> None:
         multihost_utils.sync_global_devices(what)
 
 
+def of_processes(number: float) -> list[float]:
+    """A number of this process, as of every process in their order; all of them must call it."""
+    if jax.process_count() == 1:
+        return [number]
+    from jax.experimental import multihost_utils
+
+    told = multihost_utils.process_allgather(np.asarray(number, np.float32))
+    return [float(one) for one in np.asarray(told)]
+
+
 def agree(problem: str) -> str:
     """The first problem that any process has found, on every process; "" if none has.
 

@@ -233,6 +233,7 @@ def make_steps(
             log.write()
             _stop_if_not_finite(state)
             watch.stop_clock()
+            watch.compare()
             if evaluating:
                 found = job.evaluate(state["params"], "validation")[0]
                 retention.check_metric(found)
