@@ -223,6 +223,16 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
     }
 
 
+def may_run_ahead(mesh: Mesh) -> bool:
+    """Whether a program may be asked for while the one before it still runs.
+
+    Not where a process has several CPU devices: they share a pool of threads, in which programs
+    with collectives can wait for each other for ever; XLA then aborts the process.
+    """
+    ours = mesh.local_devices
+    return len(ours) == 1 or ours[0].platform != "cpu"
+
+
 def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole of a global array as NumPy, on every process."""
     if isinstance(array, np.ndarray) or array.is_fully_addressable:

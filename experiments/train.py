@@ -33,6 +33,9 @@ from experiments.step import ALL_FINITE, State
 
 #: A --profile trace: steps left out before it (compiling, warming up), and steps in it.
 PROFILE_AFTER, PROFILED = 10, 10
+#: A record is waited for when so many steps have been asked for after its own: they are what the
+#: device works on while the record is written.
+AHEAD = 8
 
 
 class NonFinite(Exception):
@@ -204,7 +207,7 @@ def make_steps(
       NonFinite, Failed: as `train`.
     """
     config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
-    step, preempted = steps.start - 1, False
+    step, preempted, ahead = steps.start - 1, False, sharding.may_run_ahead(job.mesh)
     log = _Log(writer, watch)
     progress, retention = Progress(last, step, is_main), Retention.of(config, "")
     with (
@@ -215,12 +218,14 @@ def make_steps(
         for step in steps:
             profiler(step - steps.start, state)
             batch = watch.input(lambda: sharding.to_devices(next(iterator), job.mesh))
+            if not ahead:
+                watch.fetch(state["step"])
             state, metrics = job.step(state, batch)
             watch.stepped(step)
             if step == steps.start:  # compiling is no part of the time per step
                 jax.block_until_ready(metrics)
                 watch.start_clock(step)
-            log.write(wait=False)  # the device has other steps to work on meanwhile
+            log.write(wait=step - log.step >= AHEAD)
             progress.update(step, **log.shown)
             if step % config.log_every == 0 or step == last:
                 log.keep(step, metrics)
@@ -280,11 +285,13 @@ class _Log:
     """Train records, fetched once they are there, so that the device never waits for the host.
 
     Attributes:
+      step: of the last record.
       shown: what to show beside the progress.
     """
 
     def __init__(self, writer: MetricWriter, watch: Watch):
         self._writer, self._watch = writer, watch
+        self.step = 0
         self.shown: dict[str, float] = {}
         self._kept: tuple[int, dict[str, Any]] | None = None
         self._first_bad = ALL_FINITE
@@ -292,7 +299,7 @@ class _Log:
     def keep(self, step: int, metrics: dict[str, Any]) -> None:
         """Keeps the metrics of a step that was asked for, and writes those before it."""
         self.write()
-        self._kept = (step, metrics)
+        self.step, self._kept = step, (step, metrics)
 
     def write(self, *, wait: bool = True) -> None:
         """Writes what was kept, where `wait` is False only if the device is done with it.

@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments.benchmarks import record
@@ -47,7 +48,6 @@ GOAL = 1.05
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "digits": ("digits", {}, 600),
     "digits, hidden = (2200, 2200)": ("digits", {"model.hidden": (2200, 2200)}, 60),
-    "char_lm, width 256, depth 6": ("char_lm", {"model.width": 256, "model.depth": 6}, 40),
 }
 #: Batches on the device that the step alone goes round.
 HELD = 8
@@ -71,13 +71,16 @@ class Turn:
     saving: float = 0.0
 
 
-def measure(config: ConfigDict, steps: int, turns: int) -> tuple[int, dict[str, list[Turn]]]:
+def measure(
+    config: ConfigDict, steps: int, turns: int, mesh: Mesh | None = None
+) -> tuple[int, dict[str, list[Turn]]]:
     """Times a config's loop and its step.
 
     Args:
       config: the config.
       steps: of a turn.
       turns: how many, after one that is left out.
+      mesh: as for `job.build`.
 
     Returns:
       (how many parameters the model has, way -> its turns).
@@ -87,7 +90,7 @@ def measure(config: ConfigDict, steps: int, turns: int) -> tuple[int, dict[str, 
     """
     config = config.copy_and_resolve_references()
     config.eval_every = config.checkpoint_every = max(steps // 2, 1)
-    job = build(config)
+    job = build(config, mesh)
     iterator = job.train_batches()
     with jax.set_mesh(job.mesh):
         placed = [jax.device_put(next(iterator), over_data(job.mesh)) for _ in range(HELD)]
