@@ -59,21 +59,24 @@ lint: $(READY) ## ruff and the type checker
 test: lint ## lint, types and every test that is not slow
 	@$(FAST_COMPILE) $(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
+# Tests that need XLA's compilers for other machines.
+COMPILED := $(addprefix tests/experiments/test_,accelerators.py compile_check.py)
+
 .PHONY: test-slow
 test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes
-	@$(BIN)/python -m pytest -m slow --ignore=tests/experiments/test_accelerators.py
+	@$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(COMPILED))
 
 # Beside the environment, not in it: a plugin that finds no device speaks up at every start.
 COMPILERS := .venv-compilers/py$(VERSION)
 
-.PHONY: test-compile
-test-compile: $(READY) ## compile the heads for a TPU and a GPU that are not there (1.2 GB, once)
+.PHONY: compile-check
+compile-check: $(READY) ## compile heads and train steps for TPUs and GPUs that are not there (1.2 GB, once)
 	@if [ ! -e $(COMPILERS)/.ready ]; then \
 	  $(BIN)/python -m pip install --quiet --no-deps --target $(COMPILERS) \
 	    $(addprefix --constraint ,$(CONSTRAINTS)) libtpu jax-cuda12-plugin jax-cuda12-pjrt \
-	    && touch $(COMPILERS)/.ready || echo "skipped: XLA's compilers could not be installed"; \
+	    && touch $(COMPILERS)/.ready || echo "XLA's compilers are not installed, skipped"; \
 	fi
-	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest -m slow tests/experiments/test_accelerators.py
+	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest $(WORKERS) -m slow $(COMPILED)
 
 # On 3.13, with the newest jax, fully optimised: what the package itself computes. On the others the
 # contract too, and without LLVM's optimisations, as in `make test`.
@@ -101,7 +104,7 @@ test-others: ## test-quick on the other tested Pythons that this machine has
 	done; exit $$status
 
 .PHONY: test-all
-test-all: test test-slow test-compile test-others ## test, slow tests, compile checks, other Pythons
+test-all: test test-slow compile-check test-others ## test, slow tests, compile checks, other Pythons
 
 .PHONY: bench
 bench: $(READY) ## time losses and heads; prints tables with machine and versions

@@ -104,6 +104,11 @@ class Job:
             for name, value in self.dataset.train[0].items()
         }
 
+    def compiled_step(self) -> jax.stages.Compiled:
+        """The train step's program for the devices of the mesh, which need not be there."""
+        with jax.set_mesh(self.mesh):
+            return self.step.lower(self.abstract_state(), self.abstract_batch()).compile()
+
 
 def build(config: ConfigDict, mesh: Mesh | None = None) -> Job:
     """Validates a config, loads its data and builds its functions.

@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import jax
 
 from experiments import sharding, workdir
 from experiments.rundir import STATUS, read_status
+from experiments.storage import AnyPath
 
 #: What a train record has of this file; every other number of it repeats from run to run.
 MEASURED = (
@@ -71,7 +71,7 @@ class Watch:
     """
 
     def __init__(
-        self, root: Path, *, is_main: bool, interval: float = 60.0, devices: Any = None
+        self, root: AnyPath, *, is_main: bool, interval: float = 60.0, devices: Any = None
     ) -> None:
         self._path, self._is_main, self._interval = root / STATUS, is_main, interval
         self._devices = devices

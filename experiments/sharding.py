@@ -61,7 +61,15 @@ def make_mesh(model: int = 1, devices: Sequence[jax.Device] | None = None) -> Me
             f"--config.mesh.model: expected a divisor of the {len(devices)} devices, got {model}"
         )
     shape = (len(devices) // model, model)
-    return jax.make_mesh(shape, AXES, devices=devices, axis_types=(AxisType.Auto,) * 2)
+    kinds = (AxisType.Auto,) * 2
+    try:
+        return jax.make_mesh(shape, AXES, devices=devices, axis_types=kinds)
+    except NotImplementedError:
+        # 4 devices of a 16 x 16 slice are no whole side of it. No stable name can cut a side.
+        from jax.experimental import mesh_utils
+
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, AXES, axis_types=kinds)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -122,6 +130,15 @@ def of_state(state: Any, rules: Sequence[Sequence[Any]], mesh: Mesh) -> Any:
         return replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(placed, state)
+
+
+def only_axis(rules: Sequence[Sequence[Any]], name: str, axis: int) -> str | None:
+    """The one mesh axis over which an axis of a parameter is spread; None for none or several."""
+    for rule, axes in rules:
+        if re.search(rule, name):
+            names = _names(axes[axis]) if axis < len(axes) else ()
+            return names[0] if len(names) == 1 else None
+    return None
 
 
 def _spec(rule: Sequence[Any], name: str, shape: tuple[int, ...], mesh: Mesh) -> P:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import sharding, workdir
+from experiments import sharding, storage, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
@@ -105,7 +105,7 @@ def _train(
     overrides: Sequence[str],
 ) -> Outcome:
     # ---- The job and its directory
-    root, is_main = Path(directory), jax.process_index() == 0
+    root, is_main = storage.find(directory), jax.process_index() == 0
     try:
         job = build(config)
         iterator = job.train_batches()
@@ -116,6 +116,7 @@ def _train(
         raise BadInput(sharding.agree(str(error))) from error
     if problem := sharding.agree(""):  # what is wrong on one process is wrong for all of them
         raise BadInput(problem)
+    workdir.check_shared(root)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
     keep, spare = config.keep_checkpoints, Retention.of(config, root).spare
     opened = Checkpoints(root, keep=keep, spare=spare, guard=lease.check)
@@ -185,7 +186,7 @@ def make_steps(
     asked_to_stop: Callable[[], bool],
     watch: Watch,
     steps: range,
-    profile_to: Path | None = None,
+    profile_to: storage.AnyPath | None = None,
 ) -> tuple[State, Outcome]:
     """The steps of a run, with its log, evaluations and checkpoints, in the midst of `train`.
 
@@ -213,7 +214,8 @@ def make_steps(
     with (
         contextlib.closing(progress),
         jax.set_mesh(job.mesh),
-        _profiler(profile_to, len(steps)) as profiler,
+        storage.local_folder(profile_to) as traced,
+        _profiler(traced, len(steps)) as profiler,
     ):
         for step in steps:
             profiler(step - steps.start, state)
@@ -268,11 +270,11 @@ def _headline(job: Job, devices: str, start: int, last: int) -> str:
     return "\n".join([line, *job.notes])
 
 
-def _is_recorded(root: Path, step: int, split: str) -> bool:
+def _is_recorded(root: storage.AnyPath, step: int, split: str) -> bool:
     return any(r["step"] == step and r["split"] == split for r in read_metrics(root))
 
 
-def _report(root: Path) -> str:
+def _report(root: storage.AnyPath) -> str:
     return f"report: {write_report(root)}"
 
 

@@ -216,7 +216,7 @@ def test_ci_adds_up_the_runs_and_fails_when_any_part_does(tmp_path, fails):
     assert done.stdout.splitlines()[-1] == "17 passed, 3 failed, 1 skipped"
     assert (done.returncode == 0) == (fails == "nothing")
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["make test", "make --keep-going test-slow test-compile test-others"]
+    assert calls == ["make test", "make --keep-going test-slow compile-check test-others"]
 
 
 def test_the_import_benchmark_prints_its_figure(run_python):

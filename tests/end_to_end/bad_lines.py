@@ -117,6 +117,14 @@ ADDED: dict[str, tuple[str, list[str]]] = {
     ),
     "unknown flag": ("--max_step=3", ["max_step", "max_steps"]),
     "unknown mode": ("--mode=test", ["mode", "train", "test"]),
+    "a machine without compiling": (
+        "--topology=v5e:2x4",
+        ["--topology", "expected --mode=compile", "--mode=train"],
+    ),
+    "a machine that nobody makes": (
+        "--mode=compile --topology=v5:2x4",
+        ["--topology", "did you mean 'v5e:2x4'"],
+    ),
     "positional": ("extra", ["expected flags only", "extra"]),
     "steps to stop after": ("--max_steps=0", ["max_steps", "0"]),
     "stop after words": ("--max_steps=many", ["max_steps", "many"]),
@@ -337,7 +345,10 @@ ADDED: dict[str, tuple[str, list[str]]] = {
         "--config.model.name=transformer",
         ["--config.model.activation", "'transformer'", "known: depth"],
     ),
-    "task without its keys": ("--config.task.name=char_model", ["--config.task.context", "got"]),
+    "task without its keys": (
+        "--config.task.name=imbalanced",
+        ["--config.task.objective", "nothing"],
+    ),
     "a single class": ("--config.data.classes=(0,)", ["--config.data.classes", "two different"]),
     "class that is not there": ("--config.data.classes=(0,11)", ["data.classes", "[0, 10)"]),
     "other number of classes": (

@@ -55,7 +55,7 @@ CASES = {
     "imbalanced": ("imbalanced", {"data.name": "breast_cancer", "task.objective": "balanced"}),
     "multi_label": ("bibtex", {"data.path": "{}/labels.npz", "loss.name": "soft_cross_entropy"}),
     "modular_addition": ("harmonic_modular_addition", {"task.modulus": 23}),
-    "char_model": ("char_lm", {
+    "language_model": ("char_lm", {
         "data.path": "{}", "task.context": 6, "task.eval_windows": 8, "task.log_partition": 0.1,
         "model.width": 8, "model.heads": 2, "model.depth": 1, "model.mlp_ratio": 1,
     }),

@@ -7,9 +7,9 @@ from absl import flags
 from experiments import run
 from experiments.errors import BadInput
 
-OURS = ("config", "workdir", "mode", "checkpoint", "overwrite", "seed", "max_steps", "profile",
-        "dry_run", "coordinator_address", "coordinator_port", "num_processes", "process_id",
-        "flagfile")  # fmt: skip
+OURS = ("config", "workdir", "mode", "topology", "checkpoint", "overwrite", "seed", "max_steps",
+        "profile", "dry_run", "coordinator_address", "coordinator_port", "num_processes",
+        "process_id", "startup_timeout", "flagfile")  # fmt: skip
 
 
 def test_help_explains_every_flag_and_exit_code():
