@@ -9,8 +9,8 @@ Three ways through the same number of steps of the same program take turns:
     loop           `train.make_steps`: batches, log, progress, heartbeat and checkpoints, as
                    `experiments.run` makes them
 
-A turn of the loop has one checkpoint in its middle, which is written while steps go on, and one at
-its end. Evaluations, and what of a checkpoint keeps the loop waiting, are no part of the time per
+A turn is as many steps as the config has between two checkpoints. That of the loop has one in its
+middle, which is written while steps go on, and one at its end, which is not timed. Evaluations, and what of a checkpoint keeps the loop waiting, are no part of the time per
 step (nor of `seconds_per_step` in run.json): the last column says what they are on top, for a step.
 The first step of a turn is not timed. Ratios are taken within a turn; the goal is for their median.
 Processor time is that of all threads, the device's own included: what of it the loop adds is hidden
@@ -44,15 +44,15 @@ from experiments.step import State
 from experiments.train import make_steps
 
 GOAL = 1.05
-#: title -> (shipped config, changes, steps of a turn: twice what lies between checkpoints).
+#: title -> (shipped config, changes, turns).
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "digits": ("digits", {}, 600),
-    "digits, hidden = (2200, 2200)": ("digits", {"model.hidden": (2200, 2200)}, 60),
+    "digits": ("digits", {}, 20),
+    "digits, hidden = (2200, 2200)": ("digits", {"model.hidden": (2200, 2200)}, 4),
 }
 #: Batches on the device that the step alone goes round.
 HELD = 8
 
-_TURNS = flags.DEFINE_integer("turns", 15, "Turns of every case.", lower_bound=1)
+_TURNS = flags.DEFINE_integer("turns", None, "Turns, instead of each case's own.", lower_bound=1)
 _CASES = flags.DEFINE_multi_enum("case", list(CASES), list(CASES), "Cases to time.")
 
 
@@ -72,13 +72,12 @@ class Turn:
 
 
 def measure(
-    config: ConfigDict, steps: int, turns: int, mesh: Mesh | None = None
+    config: ConfigDict, turns: int, mesh: Mesh | None = None
 ) -> tuple[int, dict[str, list[Turn]]]:
     """Times a config's loop and its step.
 
     Args:
       config: the config.
-      steps: of a turn.
       turns: how many, after one that is left out.
       mesh: as for `job.build`.
 
@@ -89,6 +88,7 @@ def measure(
       BadInput: whatever is wrong with the config.
     """
     config = config.copy_and_resolve_references()
+    steps = config.checkpoint_every
     config.eval_every = config.checkpoint_every = max(steps // 2, 1)
     job = build(config, mesh)
     iterator = job.train_batches()
@@ -204,10 +204,10 @@ def main(_: Sequence[str]) -> None:
     """Shows a table for each case."""
     tables = []
     for title in _CASES.value:
-        name, changes, steps = CASES[title]
+        name, changes, turns = CASES[title]
         config = load_file(locate(name))
         config.update_from_flattened_dict(changes)
-        tables.append(table(title, *measure(config, steps, _TURNS.value)))
+        tables.append(table(title, *measure(config, _TURNS.value or turns)))
     record.show("loop", "The training loop over its step", "\n\n".join(tables))
 
 
