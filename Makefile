@@ -133,6 +133,7 @@ bench: $(READY) ## time losses and heads; prints tables with machine and version
 	@$(BIN)/python -m experiments.benchmarks.attacks
 	@$(BIN)/python -m experiments.benchmarks.optimizers
 	@$(BIN)/python -m experiments.benchmarks.optimizer_state
+	@$(BIN)/python -m experiments.benchmarks.loop
 	@$(BIN)/python -m experiments.benchmarks.scaling
 
 .PHONY: verify

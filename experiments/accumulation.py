@@ -34,6 +34,9 @@ class Terms(NamedTuple):
       metrics: name -> bool or float, of the shape of losses; their mean is logged.
       where: bool, of the shape of losses, as in `xloss.reduce`; for the metrics, too.
       weights: float, of the shape of losses, as in `xloss.reduce`; not for the metrics.
+
+    With a mask or weights the metric "fraction_masked" says which part of the terms counts for
+    nothing.
     """
 
     losses: jax.Array
@@ -68,6 +71,10 @@ def mean_and_gradient(
             name: xloss.reduce(values.astype(total.dtype), where=terms.where, how="sum_and_weight")
             for name, values in terms.metrics.items()
         }
+        if (masked := _masked(terms)) is not None:
+            metrics["fraction_masked"] = xloss.reduce(
+                masked.astype(total.dtype), how="sum_and_weight"
+            )
         return total, (jax.lax.stop_gradient(weight), metrics)
 
     if count == 1:  # divided inside: the cotangents that the losses get are those of a mean
@@ -137,6 +144,15 @@ def _added(
     shapes = jax.eval_shape(function, first, key)
     start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add, start, (jnp.arange(count), pieces))[0]
+
+
+def _masked(terms: Terms) -> jax.Array | None:
+    """Bool, of the shape of the losses: which terms count for nothing. None where all must."""
+    masked = None if terms.where is None else ~terms.where
+    if terms.weights is not None:
+        without = terms.weights == 0
+        masked = without if masked is None else masked | without
+    return masked
 
 
 def _divided(total: jax.Array, weight: jax.Array) -> jax.Array:

@@ -45,7 +45,7 @@ SEVERAL_LABELS = ("multi_label",)
 #: the model's by its class, the loss's by the loss, the task's by the task.
 _RULES: dict[str, Rule] = {
     "seed": Rule(int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
-    "steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "steps": Rule(int, "an integer in [1, 2**31)", lambda v: 1 <= v < 2**31),
     "log_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "eval_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "checkpoint_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -100,7 +100,7 @@ def load_file(located: str) -> ConfigDict:
         config = get_config(variant) if variant else get_config()
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"--config: {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise BadInput(
@@ -172,6 +172,7 @@ def validate(config: ConfigDict) -> None:
             "config.mesh.model, which would all do the same work, got none"
         )
     optimizer.check_sharpness(config.optimizer)
+    optimizer.check_weight_decay(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "

@@ -36,6 +36,15 @@ from experiments.errors import BadInput, Failed
 
 FINISHED, BAD_INPUT, NOT_FINITE, FAILED, PREEMPTED = 0, 2, 3, 4, 75
 
+#: Modes that take a flag, for those that not every mode takes.
+TAKEN_BY = {
+    "checkpoint": ("eval", "export"),
+    "overwrite": ("train",),
+    "profile": ("train",),
+    "max_steps": ("train",),
+    "topology": ("compile",),
+}
+
 #: The command line once `parse` has rewritten it: what ml_collections searches for overrides.
 _REWRITTEN: list[str] = []
 
@@ -156,6 +165,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}"
     last = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
+    if match := re.fullmatch(r"Missing value for flag (--[\w.]+)", last):
+        return f"{match[1]}: expected a value, got none"
     if not (match := re.match(r"flag (--[\w.]+)=(.*?): (.*)", last)):
         return last
     flag, value, why = match.groups()
@@ -218,7 +229,8 @@ def connect() -> None:
         )
     if port is not None:
         address = f"{address}:{port}"
-    if not re.fullmatch(r"[^\s]+:\d+", address):
+    found = re.fullmatch(r"\S+:(\d+)", address)
+    if found is None or not 1 <= int(found[1]) <= 65535:
         raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:
         raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
@@ -243,11 +255,14 @@ def disconnect() -> None:
 def dispatch() -> int:
     """Runs the mode that the flags ask for and returns the exit code."""
     mode, directory, config = MODE.value, WORKDIR.value or "", CONFIG.value
+    for name, modes_of_it in TAKEN_BY.items():
+        if flags.FLAGS[name].value and mode not in modes_of_it:
+            expected = " or ".join(f"--mode={one}" for one in modes_of_it)
+            raise BadInput(f"--{name}: expected {expected} beside it, got --mode={mode}")
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
-    if TOPOLOGY.value is not None and (mode != "compile" or DRY_RUN.value):
-        got = "--dry_run" if DRY_RUN.value else f"--mode={mode}"
-        raise BadInput(f"--topology: expected --mode=compile beside it, got {got}")
+    if TOPOLOGY.value is not None and DRY_RUN.value:
+        raise BadInput("--topology: expected --mode=compile beside it, got --dry_run")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
     from experiments import checkpoint, modes, storage, workdir
     from experiments.compile_report import compile_report

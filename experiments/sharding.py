@@ -218,18 +218,41 @@ def data_share(mesh: Mesh) -> tuple[int, int]:
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays from this process's part of a batch (see `data_share`)."""
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
+    """What a jitted function of the mesh takes as a batch spread over `data`.
+
+    Args:
+      batch: this process's part (see `data_share`); not to be changed afterwards.
+      mesh: over the devices of all processes.
+
+    Returns:
+      Global arrays; on one device the rows as they are, which jit sends there itself in a tenth of
+      the time.
+    """
+    if mesh.size == 1:
+        return dict(batch)
     sharding = over_data(mesh)
+    if sharding.is_fully_addressable:  # one call for all: half of the time
+        return jax.device_put(dict(batch), sharding)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
 
 
-def to_host(array: jax.Array) -> np.ndarray:
+def may_run_ahead(mesh: Mesh) -> bool:
+    """Whether a program may be asked for while the one before it still runs.
+
+    Not where a process has several CPU devices: they share a pool of threads, in which programs
+    with collectives can wait for each other for ever; XLA then aborts the process.
+    """
+    ours = mesh.local_devices
+    return len(ours) == 1 or ours[0].platform != "cpu"
+
+
+def to_host(array: jax.Array | np.ndarray) -> np.ndarray:
     """The whole of a global array as NumPy, on every process."""
-    if array.is_fully_addressable:
+    if isinstance(array, np.ndarray) or array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils
 
@@ -242,6 +265,16 @@ def wait_for_main(what: str) -> None:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(what)
+
+
+def of_processes(number: float) -> list[float]:
+    """A number of this process, as of every process in their order; all of them must call it."""
+    if jax.process_count() == 1:
+        return [number]
+    from jax.experimental import multihost_utils
+
+    told = multihost_utils.process_allgather(np.asarray(number, np.float32))
+    return [float(one) for one in np.asarray(told)]
 
 
 def agree(problem: str) -> str:

@@ -84,8 +84,8 @@ def build(
     for key in arguments:
         if key not in known:
             raise BadInput(
-                f"config.model.{key}: expected one of {', '.join(sorted(known))} for {name}"
-                f"{nearest(key, known)}"
+                f"config.model.{key}: expected keys of the model {name!r}, got {key!r}"
+                f"{nearest(key, known) or '; known: ' + ', '.join(sorted(known))}"
             )
 
     def create(key: jax.Array) -> nnx.Module:

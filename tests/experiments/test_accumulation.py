@@ -79,6 +79,7 @@ def config_of(root, name, changes):
     config = load_file(locate(name))
     config.data.update(batch_size=48, eval_batch_size=64)
     config.optimizer.update(name="sgd", learning_rate=0.1, schedule="constant", warmup_steps=0)
+    config.optimizer.weight_decay = 0.0
     if "hidden" in config.model:
         config.model.hidden = 8 if isinstance(config.model.hidden, int) else (8,)
     if "dropout" in config.model:
@@ -120,6 +121,7 @@ def test_masks_and_weights_count_as_in_one_batch(x64):
     where = np.arange(12) % 4 != 1
     where[[2, 6, 10]] = False  # of the micro-batches of rows i::4 two have nothing
     x[1] = np.nan
+    weights[[0, 1]] = 0.0  # the second is masked already
     batch = {"x": x, "y": y, "where": where, "weights": weights}
     batch = {name: jnp.asarray(rows) for name, rows in batch.items()}
 
@@ -139,6 +141,7 @@ def test_masks_and_weights_count_as_in_one_batch(x64):
         np.testing.assert_allclose(loss, share @ errors**2, rtol=1e-13)
         np.testing.assert_allclose(gradient, expected, rtol=1e-12)
         np.testing.assert_allclose(metrics["large"], np.mean(errors**2 > 1), rtol=1e-13)
+        assert metrics["fraction_masked"] == pytest.approx(7 / 12)
 
     nothing = batch | {"where": jnp.zeros(12, bool)}
     loss, _, gradient = mean_and_gradient(objective, params, nothing, jax.random.key(0), 3)

@@ -175,3 +175,22 @@ def test_processes_that_differ_along_model_alone_read_the_same_rows(monkeypatch,
 def test_processes_whose_rows_overlap_in_part_are_refused():
     with pytest.raises(BadInput, match="--config.mesh.model: expected a number that cuts 2"):
         sharding.data_share(FakeMesh([[0, 0], [0, 1], [1, 1]]))
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_batch_reaches_a_jitted_function_whole_and_spread(count):
+    mesh = mesh_of(count)
+    batch = {"inputs": np.arange(16.0, dtype=np.float32).reshape(8, 2)}
+    double = sharding.jit_rows(lambda _, rows: rows * 2, mesh)
+
+    found = double((), sharding.to_devices(batch, mesh)["inputs"])
+
+    assert found.sharding.is_equivalent_to(sharding.over_data(mesh), 2)
+    np.testing.assert_array_equal(sharding.to_host(found), batch["inputs"] * 2)
+    kept = sharding.to_host(sharding.to_devices(batch, mesh)["inputs"])
+    np.testing.assert_array_equal(kept, batch["inputs"])
+
+
+def test_several_cpu_devices_of_a_process_take_one_step_at_a_time():
+    assert sharding.may_run_ahead(mesh_of(1))
+    assert not sharding.may_run_ahead(mesh_of(8))
