@@ -10,8 +10,9 @@ Three ways through the same number of steps of the same program take turns:
                    `experiments.run` makes them
 
 A turn is as many steps as the config has between two checkpoints. That of the loop has one in its
-middle, which is written while steps go on, and one at its end, which is not timed. Evaluations, and what of a checkpoint keeps the loop waiting, are no part of the time per
-step (nor of `seconds_per_step` in run.json): the last column says what they are on top, for a step.
+middle, which is written while steps go on, and one at its end, which is not timed. Evaluations, and
+what of a checkpoint keeps the loop waiting, are no part of the time per step (nor of
+`seconds_per_step` in run.json): the last column says what they are on top, for a step.
 The first step of a turn is not timed. Ratios are taken within a turn; the goal is for their median.
 Processor time is that of all threads, the device's own included: what of it the loop adds is hidden
 where a core is free, as beside an accelerator.
