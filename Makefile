@@ -28,10 +28,13 @@ READY := $(VENV)/.ready-py$(VERSION)
 WORKERS := -n logical --maxprocesses=4 --dist=worksteal
 # Compiling is most of the suite. Without LLVM's optimisations, with XLA's older emitters of fused
 # code and each program in one piece it takes a quarter of the time. Costs and memory that XLA tells
-# stay, but scatters become loops: a test of them asks for the emitters. test-slow, and test-others
-# on Python 3.13, run as XLA does by default.
-FAST_COMPILE := XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0 \
-  --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# stay, but scatters become loops: a test of them asks for the emitters. The older ones are in the
+# jaxlib of Python 3.11 alone. test-slow, and test-others on Python 3.13, run as XLA does by default.
+FAST_FLAGS := --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
+ifeq ($(VERSION),3.11)
+FAST_FLAGS += --xla_cpu_use_fusion_emitters=false
+endif
+FAST_COMPILE := XLA_FLAGS="$(XLA_FLAGS) $(FAST_FLAGS)"
 
 .PHONY: help
 help: ## list the targets
@@ -62,21 +65,24 @@ lint: $(READY) ## ruff and the type checker
 test: lint ## lint, types and every test that is not slow
 	@$(FAST_COMPILE) $(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
+# Tests that need XLA's compilers for other machines.
+COMPILED := $(addprefix tests/experiments/test_,accelerators.py compile_check.py)
+
 .PHONY: test-slow
 test-slow: $(READY) ## kills and resumes, notebooks, compile checks, several processes
-	@$(BIN)/python -m pytest -m slow --ignore=tests/experiments/test_accelerators.py
+	@$(BIN)/python -m pytest -m slow $(addprefix --ignore=,$(COMPILED))
 
 # Beside the environment, not in it: a plugin that finds no device speaks up at every start.
 COMPILERS := .venv-compilers/py$(VERSION)
 
-.PHONY: test-compile
-test-compile: $(READY) ## compile the heads for a TPU and a GPU that are not there (1.2 GB, once)
+.PHONY: compile-check
+compile-check: $(READY) ## compile heads and train steps for TPUs and GPUs that are not there (1.2 GB, once)
 	@if [ ! -e $(COMPILERS)/.ready ]; then \
 	  $(BIN)/python -m pip install --quiet --no-deps --target $(COMPILERS) \
 	    $(addprefix --constraint ,$(CONSTRAINTS)) libtpu jax-cuda12-plugin jax-cuda12-pjrt \
-	    && touch $(COMPILERS)/.ready || echo "skipped: XLA's compilers could not be installed"; \
+	    && touch $(COMPILERS)/.ready || echo "XLA's compilers are not installed, skipped"; \
 	fi
-	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest -m slow tests/experiments/test_accelerators.py
+	@PYTHONPATH=$(COMPILERS) $(BIN)/python -m pytest $(WORKERS) -m slow $(COMPILED)
 
 # On 3.13, with the newest jax, fully optimised: what the package itself computes. On the others the
 # contract too, and without LLVM's optimisations, as in `make test`.
@@ -104,7 +110,19 @@ test-others: ## test-quick on the other tested Pythons that this machine has
 	done; exit $$status
 
 .PHONY: test-all
-test-all: test test-slow test-compile test-others ## test, slow tests, compile checks, other Pythons
+test-all: test test-slow compile-check docs test-others ## all tests, compile checks, docs, other Pythons
+
+DOCS_READY := $(VENV)/.docs-py$(VERSION)
+$(DOCS_READY): $(READY)
+	@sh .ci/install "$(INTERPRETER)" "$(VENV)" "$(CONSTRAINTS)" docs
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS_READY) ## write the reference of the API, docs/_build/html; a warning is an error
+	@rm -rf docs/api docs/_build
+	@JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto \
+	  --builder html docs docs/_build/html
+	@echo "reference: $(CURDIR)/docs/_build/html/index.html"
 
 .PHONY: bench
 bench: $(READY) ## time losses and heads; prints tables with machine and versions
@@ -115,15 +133,20 @@ bench: $(READY) ## time losses and heads; prints tables with machine and version
 	@$(BIN)/python -m experiments.benchmarks.attacks
 	@$(BIN)/python -m experiments.benchmarks.optimizers
 	@$(BIN)/python -m experiments.benchmarks.optimizer_state
+	@$(BIN)/python -m experiments.benchmarks.loop
 	@$(BIN)/python -m experiments.benchmarks.scaling
 
 .PHONY: verify
 verify: $(READY) ## write VERIFIED.md: what was checked against the authors' numbers
 	@$(BIN)/python -m experiments.verify
 
+.PHONY: results
+results: $(READY) ## write RESULTS.md and its pictures from the committed run files
+	@$(BIN)/python -m experiments.results
+
 .PHONY: clean
 clean: ## remove what make made: environments, caches, the demo's run
 	@rm -rf .venv-compilers; for venv in .venv .venv-py*; do [ ! -e "$$venv/.made-by-make" ] || rm -rf "$$venv"; done
-	@rm -rf runs/demo runs/quick-py* .pytest_cache .ruff_cache .hypothesis
+	@rm -rf docs/api docs/_build runs/demo runs/quick-py* .pytest_cache .ruff_cache .hypothesis
 	@[ ! -d runs ] || rmdir runs 2>/dev/null || true
 	@find xloss experiments launch tests -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -103,7 +103,7 @@ def table() -> str:
 
 
 def details(entry: Entry | Method) -> str:
-    """Everything about one loss or method: its row, then its docstring."""
+    """Everything about one loss or method: its row, its docstring, its paper in BibTeX."""
     facts = {
         "name": f"{entry.name}  (xloss.{entry.family}.{entry.name})",
         "paper": entry.title,
@@ -122,7 +122,7 @@ def details(entry: Entry | Method) -> str:
             else "injected: the value is no loss",
         }
     head = "\n".join(f"{key:>17}: {value}" for key, value in facts.items())
-    return f"{head}\n\n{inspect.getdoc(entry.function)}\n"
+    return f"{head}\n\n{inspect.getdoc(entry.function)}\n\n{xloss.cite(entry.name)}\n"
 
 
 def find(word: str) -> list[Entry | Method]:

@@ -14,16 +14,15 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from experiments import storage
 from experiments.errors import BadInput, Failed
 from experiments.sharding import wait_for_main
 
@@ -46,8 +45,8 @@ class Checkpoints:
         spare: Callable[[list[int]], Iterable[int]] = lambda written: (),
         guard: Callable[[], None] = lambda: None,
     ):
-        self._root = Path(workdir).resolve() / "checkpoints"
-        self._manifests = Path(workdir).resolve() / "manifests"
+        root = storage.absolute(storage.find(workdir))
+        self._root, self._manifests = root / "checkpoints", root / "manifests"
         self._keep, self._spare, self._guard = keep, spare, guard
         # Orbax would delete an old step as soon as the new one is written, before it is sealed.
         options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True)
@@ -95,10 +94,9 @@ class Checkpoints:
             if jax.process_index() != 0:
                 return
             self._guard()
-            self._manifests.mkdir(exist_ok=True)
-            partial = self._manifests / f"{step}.partial"
-            partial.write_text(json.dumps(_sums(self._root / str(step)), indent=1) + "\n")
-            os.replace(partial, self._manifest(step))
+            storage.make_folder(self._manifests)
+            sums = _sums(self._root / str(step))
+            storage.write_text(self._manifest(step), json.dumps(sums, indent=1) + "\n")
             written = self.steps()
             for old in set(written[: -self._keep]).difference(self._spare(written)):
                 self._delete(old)
@@ -111,7 +109,8 @@ class Checkpoints:
     @staticmethod
     def sealed(workdir: str | os.PathLike) -> list[int]:
         """Steps that have a manifest, ascending; looked up without opening anything."""
-        return sorted(int(path.stem) for path in (Path(workdir) / "manifests").glob("*.json"))
+        found = storage.children(storage.find(workdir) / "manifests")
+        return sorted(int(path.stem) for path in found if path.suffix == ".json")
 
     def restore(
         self, state: Any, iterator: Any | None, *, step: int | None = None
@@ -136,7 +135,7 @@ class Checkpoints:
             )
         damaged = []
         for candidate in reversed(found) if step is None else [step]:
-            if candidate == found[-1] and not self._manifest(candidate).exists():
+            if candidate == found[-1] and not storage.exists(self._manifest(candidate)):
                 print(f"checkpoint {candidate}: left out, it was cut off", flush=True)
                 continue
             if reason := self._damage(candidate):
@@ -171,8 +170,10 @@ class Checkpoints:
             for later in self.steps():
                 if later > step:
                     self._delete(later)
-            for unfinished in self._root.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(unfinished)
+            for path in storage.children(self._root):
+                # In a store a step has its own name while it is written.
+                if ".orbax-checkpoint-tmp" in path.name or _is_later(path.name, step):
+                    storage.remove_tree(path)
         wait_for_main("checkpoints")
         self._manager.reload()
 
@@ -188,14 +189,14 @@ class Checkpoints:
     def _delete(self, step: int) -> None:
         # The manifest goes first: a step that is half deleted must not look whole.
         self._manifest(step).unlink(missing_ok=True)
-        shutil.rmtree(self._root / str(step))
+        storage.remove_tree(self._root / str(step))
 
-    def _manifest(self, step: int) -> Path:
+    def _manifest(self, step: int) -> storage.AnyPath:
         return self._manifests / f"{step}.json"
 
     def _damage(self, step: int) -> str | None:
         try:
-            expected = json.loads(self._manifest(step).read_text())
+            expected = json.loads(storage.read_bytes(self._manifest(step)))
         except (OSError, ValueError) as error:
             return f"no readable manifest ({type(error).__name__})"
         found = _sums(self._root / str(step))
@@ -255,16 +256,20 @@ def _one_line(step: int) -> Iterator[None]:
 def remove(workdir: str | os.PathLike) -> None:
     """Deletes all checkpoints of a workdir."""
     for name in ("checkpoints", "manifests"):
-        shutil.rmtree(Path(workdir) / name, ignore_errors=True)
+        storage.remove_tree(storage.find(workdir) / name, missing_ok=True)
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def _is_later(name: str, step: int) -> bool:
+    return name.isdecimal() and int(name) > step
+
+
+def _sums(folder: storage.AnyPath) -> dict[str, str]:
     """SHA-256 of every file below a folder, by its path in it."""
     sums = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                    file, "sha256"
-                ).hexdigest()
+    for name, path in storage.files(folder):
+        digest = hashlib.sha256()
+        with storage.as_os_error(path), path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+        sums[name] = digest.hexdigest()
     return sums

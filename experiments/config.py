@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import xloss
-from experiments import optimizer, retention
+from experiments import computing, optimizer, retention, sharding
 from experiments.configs.common import base_config
 from experiments.data import Dataset
 from experiments.data.options import nearest
@@ -45,12 +45,15 @@ SEVERAL_LABELS = ("multi_label",)
 #: the model's by its class, the loss's by the loss, the task's by the task.
 _RULES: dict[str, Rule] = {
     "seed": Rule(int, "an integer in [0, 2**31)", lambda v: 0 <= v < 2**31),
-    "steps": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "steps": Rule(int, "an integer in [1, 2**31)", lambda v: 1 <= v < 2**31),
     "log_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "eval_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "checkpoint_every": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "on_nan": one_of("stop", "skip"),
     "max_skipped": Rule(int, "an integer >= 1", lambda v: v >= 1),
+    "param_dtype": one_of("float32", "float64"),
+    **computing.RULES,
+    **sharding.RULES,
     **retention.RULES,
     "data.batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
     "data.eval_batch_size": Rule(int, "an integer >= 1", lambda v: v >= 1),
@@ -97,7 +100,7 @@ def load_file(located: str) -> ConfigDict:
         config = get_config(variant) if variant else get_config()
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"--config: {path}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise BadInput(
@@ -149,7 +152,7 @@ def validate(config: ConfigDict) -> None:
     """
     values = dict(_all_keys(config.to_dict()))
     known = base_config().to_dict()
-    for group in ("data", "task", "model", "loss", "optimizer"):
+    for group in ("data", "task", "model", "mesh", "loss", "optimizer"):
         if group == "loss" and group not in values:  # a task may have an objective of its own
             continue
         if not isinstance(values.get(group), Mapping):
@@ -163,7 +166,13 @@ def validate(config: ConfigDict) -> None:
     given = {key: rule for key, rule in optimizer.OPTIONAL.items() if values.get(key) is not None}
     _check_values(values, given)
     retention.check_keys(config)
+    if config.mesh.model > 1 and not config.sharding:
+        raise BadInput(
+            f"--config.sharding: expected rules for the {config.mesh.model} devices of "
+            "config.mesh.model, which would all do the same work, got none"
+        )
     optimizer.check_sharpness(config.optimizer)
+    optimizer.check_weight_decay(config.optimizer)
     if config.optimizer.warmup_steps >= config.steps:
         raise BadInput(
             f"--config.optimizer.warmup_steps: expected less than the {config.steps} steps, got "
@@ -171,9 +180,11 @@ def validate(config: ConfigDict) -> None:
         )
     optimizer.check_schedule(config)
     if "loss" in config:
-        if config.task.name in SEVERAL_LABELS:
-            named_loss(config)  # the task tries it, on labels of its own kind
-        else:
+        if named_loss(config)[0].couples_batch:
+            computing.refuse_accumulate(
+                config, f"the loss {config.loss.name!r} couples the examples of a batch"
+            )
+        if config.task.name not in SEVERAL_LABELS:  # which try it on labels of their own kind
             resolve_loss(config)
 
 

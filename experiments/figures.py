@@ -46,13 +46,20 @@ _STYLE = {
     "legend.fontsize": 8,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "svg.hashsalt": "xloss",
 }
 
 
 def render(
-    draw: Callable[[FigureBase], None], size: tuple[float, float] = PANEL_SIZE, dpi: int = 150
+    draw: Callable[[FigureBase], None],
+    size: tuple[float, float] = PANEL_SIZE,
+    dpi: int = 150,
+    form: str = "png",
 ) -> bytes:
-    """Draws into a fresh figure and returns it as PNG; `size` is width and height in inches."""
+    """Draws into a fresh figure and returns it as PNG; `size` is width and height in inches.
+
+    `form="svg"` returns SVG. The same numbers give the same bytes either way.
+    """
     # The user's own matplotlib settings come back when this ends.
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
@@ -63,8 +70,9 @@ def render(
         FigureCanvasAgg(figure)
         draw(figure)
         buffer = io.BytesIO()
-        # Without the version stamp the same numbers give the same bytes.
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        # Without versions, dates and random names the same numbers give the same bytes.
+        stamps = {"png": ("Software",), "svg": ("Creator", "Date", "Format", "Type")}
+        figure.savefig(buffer, format=form, metadata=dict.fromkeys(stamps[form]))
     return buffer.getvalue()
 
 

@@ -5,6 +5,11 @@
 a lock whose process is gone is void at once; on another machine that cannot be seen, and the lock
 is void once it has not been renewed for a while by the reader's own clock, so that clocks which
 differ do no harm.
+
+A local lock is a link, which one of two can make. In an object store, where the last writer wins,
+whoever takes the lock looks again after a while whether it is still its own. Two may both hold it
+only if one of them stood still for longer than that between its look and its write; the other then
+finds out when it renews, and writes nothing more: `RENEWED_EVERY` bounds the time that both do.
 """
 
 import contextlib
@@ -17,13 +22,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments import storage
 from experiments.errors import BadInput
 
 LOCK = "lock.json"
 #: Seconds between renewals, and without one until another machine may take over.
 RENEWED_EVERY, LAPSES_AFTER = 15.0, 60.0
+#: Seconds after which a lock in an object store is looked at again before it counts as taken.
+SETTLES_AFTER = 2.0
 #: Nonces of the leases that this process holds.
 _HELD: set[str] = set()
+
+
+class InUse(BadInput):
+    """Somebody else holds the lock; `owner` says who."""
+
+    def __init__(self, message: str, owner: str):
+        super().__init__(message)
+        self.owner = owner
 
 
 class Lease:
@@ -33,6 +49,7 @@ class Lease:
       workdir: made if it is missing.
       renewed_every: seconds between renewals.
       lapses_after: seconds after which a lock of another machine that is not renewed is void.
+      name: of the lock's file, where there is more than one thing to lock.
     """
 
     def __init__(
@@ -41,9 +58,10 @@ class Lease:
         *,
         renewed_every: float = RENEWED_EVERY,
         lapses_after: float = LAPSES_AFTER,
+        name: str = LOCK,
     ):
-        self._root = Path(workdir)
-        self._path = self._root / LOCK
+        self._root = storage.find(workdir)
+        self._path = self._root / name
         self._every, self._lapses_after = renewed_every, lapses_after
         self._content = {**_whoami(), "nonce": secrets.token_hex(8)}
         self._released = threading.Event()
@@ -54,16 +72,18 @@ class Lease:
         """Takes the lock and renews it in the background.
 
         Raises:
-          BadInput: another run has it, or the directory cannot be written.
+          InUse: another run has it.
+          BadInput: the directory cannot be written.
         """
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(self._root)
             while not self._create():
                 there = self._read()
                 if there is not None and not self._is_void(there):
-                    raise BadInput(
+                    raise InUse(
                         f"--workdir: {self._root} is in use by {_name(there)}; wait for it, stop "
-                        "it, or choose another directory"
+                        "it, or choose another directory",
+                        _name(there),
                     )
                 self._remove(there)
         except OSError as error:
@@ -96,6 +116,12 @@ class Lease:
 
     def _create(self) -> bool:
         """Whether the lock could be made; a link is made whole or not at all."""
+        if not isinstance(self._path, Path):
+            if self._read() is not None:
+                return False
+            self._write()
+            time.sleep(SETTLES_AFTER)
+            return self._is_ours(self._read())
         partial = self._write_partial()
         try:
             os.link(partial, self._path)
@@ -113,14 +139,24 @@ class Lease:
             partial.unlink()
 
     def _write_partial(self) -> Path:
-        partial = self._root / f"{LOCK}.{self._content['nonce']}.partial"
-        partial.write_text(json.dumps({**self._content, "renewed": time.time()}) + "\n")
+        partial = Path(f"{self._path}.{self._content['nonce']}.partial")
+        partial.write_text(self._text())
         return partial
 
-    def _read(self, path: Path | None = None) -> dict[str, Any] | None:
+    def _text(self) -> str:
+        return json.dumps({**self._content, "renewed": time.time()}) + "\n"
+
+    def _write(self) -> None:
+        """Writes the lock, over the one that is there."""
+        if isinstance(self._path, Path):
+            os.replace(self._write_partial(), self._path)
+        else:
+            storage.write_text(self._path, self._text())
+
+    def _read(self, path: storage.AnyPath | None = None) -> dict[str, Any] | None:
         """What the lock says, {} if that cannot be read, None if there is none."""
         try:
-            content = json.loads((path or self._path).read_text())
+            content = json.loads(storage.read_bytes(path or self._path))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -153,7 +189,11 @@ class Lease:
         """Removes the void lock `there`, unless another process was quicker."""
         if there is None:
             return
-        aside = self._root / f"{LOCK}.{self._content['nonce']}.void"
+        if not isinstance(self._path, Path):
+            if self._read() == there:
+                self._path.unlink(missing_ok=True)
+            return
+        aside = Path(f"{self._path}.{self._content['nonce']}.void")
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._path, aside)
             if self._read(aside) != there:  # that was the new lock of another process, put back
@@ -168,7 +208,7 @@ class Lease:
                 if there and not self._is_ours(there):
                     self._taken_by = there
                     return
-                os.replace(self._write_partial(), self._path)
+                self._write()
 
 
 def _whoami() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments import storage
 from experiments.errors import BadInput
 from experiments.scoring import evaluation_metrics
 
@@ -40,7 +41,8 @@ class MetricWriter:
         uninterrupted one. 0 is a run from the start: nothing is kept. None keeps every line, which
         is what evaluating an old checkpoint wants.
 
-    A last line that a killed process left half written is dropped.
+    A last line that a killed process left half written is dropped. In an object store, which has no
+    append, the files are written whole: at every `flush`, and in between at a bounded rate.
 
     Attributes:
       last: split -> its last record, as this object wrote it.
@@ -56,10 +58,12 @@ class MetricWriter:
             return
         from tensorboardX import SummaryWriter
 
-        path = Path(workdir) / FILE_NAME
+        root = storage.find(workdir)
+        self._mirror = storage.Mirror(root) if storage.is_remote(root) else None
+        path = (Path(root) if self._mirror is None else self._mirror.local) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _cut_back(path, resume_step)
+        if storage.exists(root / FILE_NAME):
+            _cut_back(root, path, resume_step)
         self._file = path.open("a", encoding="ascii")
         # purge_step hides the events of the lost steps; TensorBoard's files are never rewritten.
         purge_step = resume_step if not resume_step else resume_step + 1
@@ -90,6 +94,8 @@ class MetricWriter:
         self.last[split] = {"step": int(step), **jsonable(values)}
         for name, value in values.items():
             self._tensorboard.add_scalar(f"{split}/{name}", value, int(step))
+        if self._mirror is not None:
+            self._mirror.push(at_once=False)
         from tqdm import tqdm
 
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -102,6 +108,8 @@ class MetricWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._tensorboard.flush()
+            if self._mirror is not None:
+                self._mirror.push()
             sys.stdout.flush()
 
     def close(self) -> None:
@@ -110,6 +118,8 @@ class MetricWriter:
             self.flush()
             self._file.close()
             self._tensorboard.close()
+            if self._mirror is not None:
+                self._mirror.close()
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -125,10 +135,11 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
       BadInput: a line other than the last is not such a record.
     """
-    path = Path(workdir) / FILE_NAME
-    if not path.exists():
+    path = storage.find(workdir) / FILE_NAME
+    try:
+        lines = storage.read_bytes(path).decode(errors="replace").splitlines()
+    except FileNotFoundError:
         return []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -160,9 +171,9 @@ def _name(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _cut_back(path: Path, resume_step: int | None) -> None:
+def _cut_back(root: storage.AnyPath, path: Path, resume_step: int | None) -> None:
     kept = []
-    for record in read_metrics(path.parent) if resume_step != 0 else []:
+    for record in read_metrics(root) if resume_step != 0 else []:
         step, split = record.pop("step"), record.pop("split")
         if resume_step is None or step <= resume_step:
             kept.append(_dump(step, split, record))

@@ -1,26 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `experiments.run` does beside training: plan, evaluate, compile, export, explain a stop."""
+"""What `experiments.run` does beside training: plan, evaluate, export, explain a stop.
+
+Compiling the train step, for this machine or another one, is `experiments/compile_report.py`.
+"""
 
 import contextlib
 import json
-import re
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import workdir
+from experiments import sharding, storage, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
 from experiments.job import Job, build
 from experiments.train import NonFinite
 from xloss.catalogue import Entry
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> str:
@@ -39,10 +37,9 @@ def plan(config: ConfigDict, directory: str | None, max_steps: int | None) -> st
     if directory is not None:
         sealed = Checkpoints.sealed(directory)
         where = f"{directory}, " + (f"checkpoints of steps {sealed}" if sealed else "no checkpoint")
-        if (Path(directory) / workdir.CONFIG).exists():
-            workdir.check_owner(
-                Path(directory), resolved(config), workdir.read_config(Path(directory))
-            )
+        root = storage.find(directory)
+        if storage.exists(root / workdir.CONFIG):
+            workdir.check_owner(root, resolved(config), workdir.read_config(root))
     epochs = steps * config.data.batch_size / sizes[0]
     lines = [
         json.dumps(resolved(config), indent=2),
@@ -71,7 +68,7 @@ def restore(config: ConfigDict, directory: str, step: int | None) -> tuple[Job, 
     Raises:
       BadInput: the workdir belongs to another config, or holds no such checkpoint.
     """
-    root = Path(directory)
+    root = storage.find(directory)
     job = build(config)
     workdir.check_owner(root, resolved(config), workdir.read_config(root))
     with contextlib.closing(Checkpoints(root, keep=config.keep_checkpoints)) as checkpoints:
@@ -87,7 +84,7 @@ def evaluate(config: ConfigDict, directory: str, step: int | None) -> str:
     The run's own metrics and report stay as training left them.
     """
     job, step, params = restore(config, directory, step)
-    target = Path(directory) / f"evaluation-{step}.json"
+    target = storage.find(directory) / f"evaluation-{step}.json"
     found = {split: job.evaluate(params, split)[0] for split in ("validation", "test")}
     if jax.process_index() == 0:
         plain = {
@@ -109,12 +106,13 @@ def export(config: ConfigDict, directory: str, step: int | None) -> str:
     """
     _, step, params = restore(config, directory, step)
     flat = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        jax.tree_util.keystr(path, simple=True, separator="/"): sharding.to_host(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
-    target = Path(directory) / "parameters.npz"
+    target = storage.find(directory) / "parameters.npz"
     if jax.process_index() == 0:
-        np.savez(target, allow_pickle=False, **flat)
+        with storage.whole(target) as file:
+            np.savez(file, allow_pickle=False, **flat)
         described = {name: {"shape": a.shape, "dtype": str(a.dtype)} for name, a in flat.items()}
         workdir.write_json(
             target.with_suffix(".json"),
@@ -123,33 +121,11 @@ def export(config: ConfigDict, directory: str, step: int | None) -> str:
     return f"{len(flat)} arrays of step {step}: {target} (described in parameters.json)"
 
 
-def compile_report(config: ConfigDict) -> str:
-    """Compiles the real train step for the local devices and says what it takes."""
-    job = build(config)
-    with jax.set_mesh(job.mesh):
-        program = job.step.lower(job.abstract_state(), job.abstract_batch()).compile()
-    memory, cost, text = program.memory_analysis(), program.cost_analysis(), program.as_text() or ""
-    lines = [f"train step on {len(jax.devices())} x {jax.devices()[0].device_kind}, per device:"]
-    for name, size in (
-        ("arguments", memory.argument_size_in_bytes),
-        ("results", memory.output_size_in_bytes),
-        ("of them in place", memory.alias_size_in_bytes),
-        ("temporaries", memory.temp_size_in_bytes),
-    ):
-        lines.append(f"  {name:<17} {size:>14,} bytes")
-    lines.append(f"  {'operations':<17} {cost.get('flops', float('nan')):>14,.0f} flops")
-    # "-start" of an asynchronous pair counts, its "-done" does not.
-    found = Counter(re.findall(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(", text))
-    shown = ", ".join(f"{count} x {kind}" for kind, count in sorted(found.items()))
-    lines.append(f"  {'collectives':<17} {shown or 'none'}")
-    return "\n".join(lines)
-
-
 def post_mortem(error: NonFinite, directory: str) -> str:
     """What to look for after a loss that was not finite, and what is left to go on from."""
     steps = Checkpoints.sealed(directory)
     kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint yet"
-    config = workdir.read_config(Path(directory))
+    config = workdir.read_config(storage.find(directory))
     if config.get("on_nan") == "skip":
         kept = f"the first of {config['max_skipped']} in a row, which were skipped; {kept}"
     return (

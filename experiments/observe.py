@@ -18,19 +18,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import jax
 
-from experiments import workdir
+from experiments import sharding, workdir
 from experiments.rundir import STATUS, read_status
+from experiments.storage import AnyPath
 
 #: What a train record has of this file; every other number of it repeats from run to run.
 MEASURED = (
     "step_seconds",
     "examples_per_second",
     "input_wait_share",
+    "input_wait_share_greatest",
     "device_bytes_in_use",
     "device_bytes_peak",
     "recompilations",
@@ -70,7 +71,7 @@ class Watch:
     """
 
     def __init__(
-        self, root: Path, *, is_main: bool, interval: float = 60.0, devices: Any = None
+        self, root: AnyPath, *, is_main: bool, interval: float = 60.0, devices: Any = None
     ) -> None:
         self._path, self._is_main, self._interval = root / STATUS, is_main, interval
         self._devices = devices
@@ -87,6 +88,8 @@ class Watch:
         self._clock: tuple[float, float | None] = (0.0, None)
         self._input = self._device = 0.0  # seconds of waiting
         self._marks = (0.0, 0, 0.0, 0.0)
+        self._compared = (0.0, 0.0)  # seconds of training and of waiting for input
+        self._shares: list[float] | None = None  # of every process, where there are several
         self._judged = [0.0, 0.0, 0.0]
         self._rate: dict[str, float] = {}
         self._message: str | None = None
@@ -95,7 +98,7 @@ class Watch:
 
     # ---- From start to end
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
@@ -172,6 +175,19 @@ class Watch:
         """What comes now is no training."""
         self._clock = (self.training_seconds, None)
 
+    def compare(self) -> None:
+        """Asks every process for its share of waiting for input, between this call and the last.
+
+        All processes call it at the same step, of an evaluation or a checkpoint: a step waits for
+        the slowest of them, whose waiting the other processes' records do not show.
+        """
+        now = (self.training_seconds, self._input)
+        seconds, waited = (a - b for a, b in zip(now, self._compared, strict=True))
+        self._compared = now
+        shares = sharding.of_processes(min(waited / seconds, 1.0) if seconds > 0 else 0.0)
+        if len(shares) > 1:
+            self._shares = shares
+
     @property
     def training_seconds(self) -> float:
         """Seconds that this process spent on steps, its first one (which compiles) left out."""
@@ -198,6 +214,8 @@ class Watch:
             found["input_wait_share"] = waited / seconds
             self._judge(seconds, waited, self._device - device_before)
             self._rate = dict(found)
+        if self._shares is not None:
+            found["input_wait_share_greatest"] = max(self._shares)
         if (memory := device_memory(self._devices)) is not None:
             found["device_bytes_in_use"] = memory["bytes_in_use"]
             found["device_bytes_peak"] = memory["peak_bytes_in_use"]
@@ -235,6 +253,7 @@ class Watch:
             "step_seconds": self._rate.get("step_seconds"),
             "examples_per_second": self._rate.get("examples_per_second"),
             "input_wait_share": self._rate.get("input_wait_share"),
+            "input_wait_shares": self._shares,
             "device_memory": device_memory(self._devices),
             "recompilations": self.recompilations,
             "warnings": list(self.warnings),

@@ -16,6 +16,8 @@ from xloss.optim.frugal import RULES as STATE_FREE
 from xloss.optim.frugal import SPLITS
 
 OPTIMIZERS = ("adam", "adamw", "frugal", "sgd")
+#: Those of them that take weight_decay.
+DECAYING = ("adamw", "frugal")
 SCHEDULES = ("constant", "cosine", "wsd", "wsd_s")
 SHARPNESS = {
     "sam": optim.sam,
@@ -78,6 +80,19 @@ def check_sharpness(options: ConfigDict) -> None:
                 f"--config.optimizer.{key}: expected optimizer.sharpness among "
                 f"{', '.join(fitting)} beside it, got {sharpness or 'none'}"
             )
+
+
+def check_weight_decay(options: ConfigDict) -> None:
+    """Raises BadInput where config.optimizer has a weight decay that its optimizer would not do.
+
+    Args:
+      options: config.optimizer, its values checked one by one.
+    """
+    if options.weight_decay and options.name not in DECAYING:
+        raise BadInput(
+            f"--config.optimizer.weight_decay: expected optimizer.name among {', '.join(DECAYING)} "
+            f"beside it, got {options.name}"
+        )
 
 
 def check_schedule(config: ConfigDict) -> None:

@@ -13,7 +13,6 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from experiments import page
 from experiments.errors import BadInput
 from experiments.program import run_program
 from experiments.rundir import Run, flatten, read_run
+from experiments.storage import AnyPath, whole, write_text
 
 # Shown elsewhere on the page than in the table of run.json.
 _SHOWN_APART = ("loss", "class_names", "final_metrics", "scores")
@@ -38,7 +38,7 @@ _LOSS_ROWS = (
 _ARXIV_ID = re.compile(r"(\d{4}\.\d{4,5}|[a-z.-]+/\d{7})(v\d+)?", re.ASCII)
 
 
-def write_report(workdir: str | os.PathLike) -> Path:
+def write_report(workdir: str | os.PathLike) -> AnyPath:
     """Writes report.html and report.png into a run's workdir, over those that are there.
 
     Args:
@@ -61,7 +61,8 @@ def write_report(workdir: str | os.PathLike) -> Path:
         )
         for name, panel in figures.panels_of(run).items()
     ]
-    (run.workdir / "report.png").write_bytes(figures.page(run, " | ".join([title, *_summary(run)])))
+    with whole(run.workdir / "report.png") as file:
+        file.write(figures.page(run, " | ".join([title, *_summary(run)])))
     body = [page.paragraph(_subtitle(run), kind="quiet")]
     body += [page.paragraph(message, kind="warning") for message in _warnings(run)]
     if run.last("test"):
@@ -73,7 +74,7 @@ def write_report(workdir: str | os.PathLike) -> Path:
     body += [page.heading("Configuration"), page.table((), _rows(run.config))]
     body += [page.heading("Run"), *_environment(run)]
     path = run.workdir / "report.html"
-    path.write_text(page.document(title, body), encoding="utf-8")
+    write_text(path, page.document(title, body))
     return path
 
 

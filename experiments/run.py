@@ -7,6 +7,8 @@
       --config.loss.name=comp_sum --config.loss.tau=1.5 --seed=3
   python -m experiments.run --config=my/config.py --workdir=runs/mine --dry_run
   python -m experiments.run --workdir=runs/digits --mode=eval       # the run's own config
+  python -m experiments.run --config=digits --mode=compile --topology=v5e:16x16 \\
+      --config.data.batch_size=256              # does it fit there? nothing runs
   python launch/local.py -n 2 -d 4 -- python -m experiments.run --config=digits --workdir=runs/two
 
 A run that was stopped continues from its last checkpoint when the same command is given again.
@@ -25,7 +27,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from logging import getLogger
-from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -34,6 +35,15 @@ from experiments.data.options import nearest
 from experiments.errors import BadInput, Failed
 
 FINISHED, BAD_INPUT, NOT_FINITE, FAILED, PREEMPTED = 0, 2, 3, 4, 75
+
+#: Modes that take a flag, for those that not every mode takes.
+TAKEN_BY = {
+    "checkpoint": ("eval", "export"),
+    "overwrite": ("train",),
+    "profile": ("train",),
+    "max_steps": ("train",),
+    "topology": ("compile",),
+}
 
 #: The command line once `parse` has rewritten it: what ml_collections searches for overrides.
 _REWRITTEN: list[str] = []
@@ -50,6 +60,11 @@ MODE = flags.DEFINE_enum(
     "train (or continue); eval: a checkpoint on validation and test; compile: the train step's "
     "bytes, flops and collectives, without running it; export: parameters as .npz. eval and export "
     "take the workdir's own config where --config is not given.",
+)  # fmt: skip
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None,
+    "With --mode=compile: a machine that is not there, such as v5e:16x16, v6e:16x16, v5p:4x4x4 or "
+    "h200:8; needs pip install 'xloss[compile]' and no such hardware.",
 )  # fmt: skip
 CHECKPOINT = flags.DEFINE_integer(
     "checkpoint", None, "Step of the checkpoint for eval and export; the newest by default.",
@@ -81,6 +96,10 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "Which of them this is, from 0.", lower_bound=0
 )
+STARTUP_TIMEOUT = flags.DEFINE_float(
+    "startup_timeout", 300.0, "Seconds until a process that waits for the others gives up; who is "
+    "missing is said every 15 s.", lower_bound=1.0,
+)  # fmt: skip
 DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Check everything and print config and plan; compile and write nothing."
 )
@@ -105,8 +124,9 @@ def parse(arguments: Sequence[str]) -> list[str]:
 def help_text() -> str:
     """The module's docstring and one paragraph a flag, without absl's own hundred."""
     lines = [(__doc__ or "").strip(), "", "Flags:"]
-    for flag in (CONFIG, WORKDIR, MODE, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE, DRY_RUN,
-                 COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID):  # fmt: skip
+    for flag in (CONFIG, WORKDIR, MODE, TOPOLOGY, CHECKPOINT, OVERWRITE, SEED, MAX_STEPS, PROFILE,
+                 DRY_RUN, COORDINATOR, COORDINATOR_PORT, NUM_PROCESSES, PROCESS_ID,
+                 STARTUP_TIMEOUT):  # fmt: skip
         indent = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
         text = textwrap.fill(flags.FLAGS[flag.name].help or "", 88, **indent)
         lines.append(f"  --{flag.name}\n{text}")
@@ -126,7 +146,10 @@ def rewrite(arguments: list[str]) -> list[str]:
             located = configs.locate(value if equals else next(pending, ""))
             continue
         if argument.startswith("-") and name.startswith("config."):
-            overrides[name.removeprefix("config.")] = value
+            key = name.removeprefix("config.")
+            if key in overrides and equals:  # the last one wins; of tuples absl would take both
+                others = [other for other in others if other.partition("=")[0].lstrip("-") != name]
+            overrides[key] = value
         others.append(argument)
     if located is not None:
         configs.check_overrides(overrides, configs.load_file(located))
@@ -142,6 +165,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"--{error.flagname}: no such flag{nearest(error.flagname, flags.FLAGS)}"
     last = str(error).strip().splitlines()[-1].removeprefix("ERROR:: ")
+    if match := re.fullmatch(r"Missing value for flag (--[\w.]+)", last):
+        return f"{match[1]}: expected a value, got none"
     if not (match := re.match(r"flag (--[\w.]+)=(.*?): (.*)", last)):
         return last
     flag, value, why = match.groups()
@@ -159,12 +184,17 @@ def first_line(error: Exception) -> str:
 def refuse(error: Exception | str) -> int:
     """Prints one line and returns the exit code of bad input."""
     line = " ".join(str(error).split())
-    print(f"run: {'--' if line.startswith('config.') else ''}{line}", file=sys.stderr)
+    flag = line.startswith(("config.", "topology:"))
+    print(f"run: {'--' if flag else ''}{line}", file=sys.stderr)
     return BAD_INPUT
 
 
 def connect() -> None:
-    """Starts JAX's multi-controller runtime where several processes share the run."""
+    """Starts JAX's multi-controller runtime where several processes share the run.
+
+    Raises:
+      BadInput: the flags do not fit together, or a process does not come (`rendezvous.meet`).
+    """
     address, count, index = COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value
     port = COORDINATOR_PORT.value
     if port is not None and (address is None or ":" in address):
@@ -176,11 +206,17 @@ def connect() -> None:
         return
     import jax
 
+    from experiments import rendezvous
+
+    seconds = STARTUP_TIMEOUT.value
+    # JAX's own timeout aborts the process with a C++ stack: it must not be the first to end.
+    never = {"initialization_timeout": int(seconds) + 600}
     if address == "auto" and count is None and index is None:
         if port is not None:  # what JAX's detectors of clusters read
             os.environ["JAX_COORDINATOR_PORT"] = str(port)
         try:
-            jax.distributed.initialize()
+            with rendezvous.bounded("the other processes of the cluster", seconds):
+                jax.distributed.initialize(**never)
         except ValueError as error:
             raise BadInput(
                 "--coordinator_address: expected host:port where JAX knows no cluster, got 'auto' "
@@ -193,11 +229,15 @@ def connect() -> None:
         )
     if port is not None:
         address = f"{address}:{port}"
-    if not re.fullmatch(r"[^\s]+:\d+", address):
+    found = re.fullmatch(r"\S+:(\d+)", address)
+    if found is None or not 1 <= int(found[1]) <= 65535:
         raise BadInput(f"--coordinator_address: expected host:port, got {address!r}")
     if index >= count:
         raise BadInput(f"--process_id: expected 0 to {count - 1}, got {index}")
-    jax.distributed.initialize(address, count, index)
+    left = rendezvous.meet(address, count, index, seconds=seconds, run=WORKDIR.value or "")
+    # All are there: what is left to wait for is JAX, not people.
+    with rendezvous.bounded(f"JAX's coordination service at {address}", max(left, 30.0)):
+        jax.distributed.initialize(address, count, index, **never)
 
 
 def disconnect() -> None:
@@ -215,23 +255,34 @@ def disconnect() -> None:
 def dispatch() -> int:
     """Runs the mode that the flags ask for and returns the exit code."""
     mode, directory, config = MODE.value, WORKDIR.value or "", CONFIG.value
+    for name, modes_of_it in TAKEN_BY.items():
+        if flags.FLAGS[name].value and mode not in modes_of_it:
+            expected = " or ".join(f"--mode={one}" for one in modes_of_it)
+            raise BadInput(f"--{name}: expected {expected} beside it, got --mode={mode}")
     if not directory and not (DRY_RUN.value or mode == "compile"):
         raise BadInput("--workdir: expected a directory, got none")
+    if TOPOLOGY.value is not None and DRY_RUN.value:
+        raise BadInput("--topology: expected --mode=compile beside it, got --dry_run")
     # Imported here: refusing a flag should not wait for flax, orbax and grain.
-    from experiments import checkpoint, modes, workdir
+    from experiments import checkpoint, modes, storage, workdir
+    from experiments.compile_report import compile_report
     from experiments.config import from_resolved
     from experiments.train import NonFinite, train
 
     checkpoint.speak_once()
     if config is None:
-        config = from_resolved(workdir.read_config(Path(directory)))
+        config = from_resolved(workdir.read_config(storage.find(directory)))
     if SEED.value is not None:
         config.seed = SEED.value
+    if config.get("param_dtype") == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     connect()
     if DRY_RUN.value:
         print(modes.plan(config, directory or None, MAX_STEPS.value))
     elif mode == "compile":
-        print(modes.compile_report(config))
+        print(compile_report(config, TOPOLOGY.value))
     elif mode == "eval":
         print(modes.evaluate(config, directory, CHECKPOINT.value))
     elif mode == "export":

@@ -5,18 +5,20 @@
 part or not at all, and `Run.missing` says so in words.
 """
 
+import io
 import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import storage
 from experiments.errors import BadInput
 from experiments.metrics import read_metrics
+from experiments.storage import AnyPath
 
 STATUS = "status.json"
 
@@ -61,7 +63,7 @@ class Run:
       status: what status.json says (`observe.Watch.status`), {} if there is none.
     """
 
-    workdir: Path
+    workdir: AnyPath
     config: dict[str, Any]
     info: dict[str, Any]
     records: list[dict[str, Any]]
@@ -71,7 +73,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.workdir.resolve().name
+        return storage.absolute(self.workdir).name
 
     @property
     def loss(self) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def read_run(workdir: str | os.PathLike) -> Run:
     Raises:
       BadInput: there is no such directory, it holds no config.json, or a file in it is broken.
     """
-    path = Path(workdir)
+    path = storage.find(workdir, "workdir")
     if not path.is_dir():
         raise BadInput(f"workdir: expected the directory of a run, got {path}: no such directory")
     if not (path / "config.json").exists():
@@ -178,10 +180,10 @@ def read_run(workdir: str | os.PathLike) -> Run:
     )
 
 
-def read_status(root: Path) -> dict[str, Any] | None:
+def read_status(root: AnyPath) -> dict[str, Any] | None:
     """status.json of a workdir, None if there is none that can be read."""
     try:
-        found = json.loads((root / STATUS).read_text(encoding="utf-8"))
+        found = json.loads(storage.read_bytes(root / STATUS))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "state" in found else None
@@ -196,9 +198,9 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: AnyPath) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(storage.read_bytes(path))
     except (ValueError, OSError) as error:
         raise BadInput(f"{path}: expected a JSON object, got: {error}") from error
     if not isinstance(content, dict):
@@ -206,11 +208,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_evaluation(path: Path) -> Evaluation | None:
+def _read_evaluation(path: AnyPath) -> Evaluation | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
             scores, labels = arrays["scores"].astype(np.float64), arrays["labels"]
             read = Evaluation(scores, labels, arrays["log_odds"], arrays["index"])
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:

@@ -54,7 +54,6 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +67,7 @@ from experiments.data.loading import load
 from experiments.errors import BadInput
 from experiments.figures import COLOURS, render
 from experiments.program import run_program
+from experiments.storage import find_local
 from experiments.sweep_table import interval
 from xloss.consistency import regime_crossing, samples_to_reach
 from xloss.heads import (
@@ -292,7 +292,7 @@ def main(arguments: Sequence[str]) -> None:
     curves = [simulate(n, seeds) for n in (FEATURES[:1] if quick else FEATURES)]
     most = 10 if quick else PER_CLASS[-1]
     curves += [pictures(dataset, seeds, most) for dataset in datasets]
-    workdir = Path(_WORKDIR.value)
+    workdir = find_local(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)
     table = markdown(curves)
     (workdir / "table.md").write_text(table)

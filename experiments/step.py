@@ -2,8 +2,8 @@
 """The train step of every task: what a task proposes, and all that is the same whatever it is.
 
 A task says what it makes of a batch (a :class:`Proposal`); `make_step` does the rest once for all:
-one PRNG key a step, the optimizer, the memory of the first step that was not finite, donation and
-shardings.
+one PRNG key a step, the optimizer, the memory of the first step that was not finite. Nothing is
+jitted here: `job.build` does it, with donation and shardings.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
-from experiments import sharding
+from experiments.accumulation import Batch, Objective, mean_and_gradient
 
 State = dict[str, Any]
-Batch = Mapping[str, jax.Array]
+Step = Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
 #: state["first_bad"] while every loss, gradient and parameter so far was finite.
 ALL_FINITE = -1
 
@@ -52,19 +51,21 @@ class Proposal(NamedTuple):
 Propose = Callable[[Any, Batch, jax.Array], Proposal]
 
 
-def descend(objective: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict]]) -> Propose:
+def descend(objective: Objective, accumulate: int = 1) -> Propose:
     """The proposal of a task that has one objective: its gradient, and `grad_fn` for SAM.
 
     Args:
-      objective: (parameters, batch, key) -> (scalar, metrics).
+      objective: (parameters, batch, key) -> `accumulation.Terms`, whose mean is the objective.
+      accumulate: micro-batches that the batch is cut into, for each gradient that is asked for. An
+        objective whose terms depend on each other is not given here with more than one.
     """
 
     def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
-        def of_batch(where: Any) -> tuple[tuple[jax.Array, dict], Any]:
-            return jax.value_and_grad(objective, has_aux=True)(where, batch, key)
+        def of_batch(where: Any) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+            return mean_and_gradient(objective, where, batch, key, accumulate)
 
-        (loss, metrics), gradient = of_batch(params)
-        return Proposal(loss, gradient, metrics, {"grad_fn": lambda where: of_batch(where)[1]})
+        loss, metrics, gradient = of_batch(params)
+        return Proposal(loss, gradient, metrics, {"grad_fn": lambda where: of_batch(where)[2]})
 
     return propose
 
@@ -72,10 +73,9 @@ def descend(objective: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict]]
 def make_init(
     init_params: Callable[[jax.Array], Any],
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
     own: tuple[str, ...] = (),
 ) -> Callable[[jax.Array], State]:
-    """PRNG key -> state, replicated over the mesh and jitted; ``own`` as in `make_step`."""
+    """PRNG key -> state; ``own`` as in `make_step`."""
 
     def init(key: jax.Array) -> State:
         init_key, run_key = jax.random.split(key)
@@ -88,23 +88,21 @@ def make_init(
             "first_bad": jnp.full((), ALL_FINITE, jnp.int32),
         }
 
-    return jax.jit(init, out_shardings=sharding.replicated(mesh))
+    return init
 
 
 def make_step(
     propose: Propose,
     optimizer: optax.GradientTransformationExtraArgs,
     schedule: optax.Schedule,
-    mesh: Mesh,
     own: tuple[str, ...] = (),
-) -> Any:
-    """(state, batch) -> (state, metrics), jitted; the given state is donated.
+) -> Step:
+    """(state, batch) -> (state, metrics).
 
     Args:
       propose: the task's part.
       optimizer: a chain from `optimizer.make_optimizer`.
       schedule: its learning rate, for the log.
-      mesh: the state is replicated over it, the batch spread over `data`.
       own: top-level names of parameters that are their own optimizer, such as an output layer with
         an exact update of its own. The task gives them back as `Proposal.updated`; the optimizer,
         the gradient and the check of every number are of the others.
@@ -139,15 +137,12 @@ def make_step(
             logged["gradient_norm"] = optax.tree.norm(gradient)
         return new_state, metrics | logged
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    return jax.jit(
-        step, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
-    )
+    return step
 
 
 def skipping(
-    init: Callable[[jax.Array], State], step: Any, schedule: optax.Schedule, mesh: Mesh, most: int
-) -> tuple[Callable[[jax.Array], State], Any]:
+    init: Callable[[jax.Array], State], step: Step, schedule: optax.Schedule, most: int
+) -> tuple[Callable[[jax.Array], State], Step]:
     """(init, step) of a run that leaves out the steps that are not finite, instead of stopping.
 
     Such a step leaves the state as it was, the optimizer's count included (so that its learning
@@ -159,7 +154,6 @@ def skipping(
       init: of `make_init`.
       step: of `make_step`.
       schedule: the learning rate, for the log.
-      mesh: of both.
       most: how many in a row are too many.
     """
 
@@ -189,10 +183,7 @@ def skipping(
         }
         return new_state, metrics | logged
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    return jax.jit(start, out_shardings=whole), jax.jit(
-        guarded, in_shardings=(whole, spread), out_shardings=(whole, whole), donate_argnums=0
-    )
+    return start, guarded
 
 
 def _without(params: Any, own: tuple[str, ...]) -> Any:

@@ -26,10 +26,11 @@ One process trains all of it, or the tasks of a Slurm array share it (elsewhere 
 The task that ends last writes the table. A task that was killed is started again with its index
 (--array=3,6 --task_count=8), or the same command in one process trains what is left.
 
-The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics),
-table.md, table.json and curves.png. The same command again, or one with more seeds or settings,
-trains only what is missing; a setting that was killed half-way starts again. HASH is that of the
-whole config but the seed.
+The workdir gets members/HASH-SEED.json for each finished member (its config, curve, final metrics,
+versions, device and seconds), table.md, table.json and curves.png. The same command again, or one
+with more seeds or settings, trains only what is missing; a setting that was killed half-way starts
+again. What another sweep in the directory is training is left to it. HASH is that of the whole
+config but the seed.
 
 Rows are sorted by the mean of one metric on the VALIDATION split (--select=accuracy, or with a
 minus before it where less is better), those with members that stopped at NaN or infinity last; the
@@ -56,15 +57,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from experiments import array_task, sharding
+from experiments import array_task, sharding, storage
 from experiments.config import check_overrides, load_file, locate, resolved, validate
 from experiments.errors import BadInput
 from experiments.job import Job, build
 from experiments.metrics import Progress, jsonable
 from experiments.program import run_program
 from experiments.step import ALL_FINITE
+from experiments.sweep_claim import hold
 from experiments.sweep_table import label, labels, write_table
-from experiments.workdir import write_json
+from experiments.workdir import made_with, write_json
 
 #: Of its own: --config and --workdir are flags of run too.
 _FLAGS = flags.FlagValues()
@@ -332,18 +334,24 @@ def sweep(
         (workdir / "members").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"--workdir: cannot write {workdir}: {error.strerror or error}") from error
+    made = {"made_with": made_with()} if missing else {}
     for place, left in missing.items():
         overrides, config = planned[place]
         print(f"[{place + 1}/{len(planned)}] {label(overrides)}: seeds {left}", flush=True)
         job = build(config)
         for start in range(0, len(left), together):
-            part, began = left[start : start + together], time.perf_counter()
-            found = train_together(job, part)
-            seconds = (time.perf_counter() - began) / len(part)
-            for seed, member in zip(part, found, strict=True):
-                config.seed = seed
-                whole = {"config": resolved(config), "overrides": dict(overrides), **member}
-                write_json(member_path(workdir, config, seed), whole | {"seconds": seconds})
+            paths = {s: member_path(workdir, config, s) for s in left[start : start + together]}
+            with hold(paths) as held:
+                # Another sweep may have finished some since this one looked.
+                part = [s for s in paths if s in held and read_member(paths[s]) is None]
+                began = time.perf_counter()
+                found = train_together(job, part) if part else []
+                seconds = (time.perf_counter() - began) / max(len(part), 1)
+                told = {"overrides": dict(overrides), **made, "seconds": seconds}
+                for seed, member in zip(part, found, strict=True):
+                    held[seed].check()
+                    config.seed = seed
+                    write_json(paths[seed], {"config": resolved(config), **told, **member})
     results = []
     for overrides, config in planned:
         members = [read_member(member_path(workdir, config, seed)) for seed in seeds]
@@ -362,7 +370,7 @@ def main(argv: Sequence[str]) -> None:
     for key in _CHOOSE.value:
         if not any(key in overrides for overrides in settings):
             raise BadInput(f"--choose: expected keys that the sweep sets, got {key!r}")
-    workdir = Path(_WORKDIR.value)
+    workdir = storage.find_local(_WORKDIR.value)
     located = locate(_CONFIG.value)
     task = array_task.find(_INDEX.value, _COUNT.value, os.environ)
     if task.count > 1:

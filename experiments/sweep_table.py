@@ -18,6 +18,8 @@ from experiments.report import label as metric_label
 from experiments.workdir import write_json
 
 SPLITS = ("validation", "test")
+#: Begins the line that says how a table was made.
+MADE_WITH = "Made with:"
 #: Settings that the picture shows, from the top of the table.
 SHOWN = 8
 
@@ -102,6 +104,7 @@ def write_table(
             best.setdefault(others, row)
         chosen = f"{', '.join(choose)} chosen by {metric_label(name)} on validation"
         text += f"\n\n{chosen}:\n\n{_markdown(list(best.values()), metrics)}"
+    text += made_with([member for _, _, members in settings for member in members])
     # Of its own and renamed into place: two tasks of a sweep may both find that they are the last.
     with tempfile.TemporaryDirectory(prefix=".table-", dir=workdir) as name_of:
         made = Path(name_of)
@@ -113,6 +116,26 @@ def write_table(
         for path in list(made.iterdir()):
             os.replace(path, workdir / path.name)
     return text
+
+
+def made_with(members: Sequence[Mapping[str, Any]]) -> str:
+    """The line under a table: versions, devices, commits and time of its members.
+
+    "" where no member has them: those of older sweeps do not.
+    """
+    known = [member for member in members if "made_with" in member]
+    if not known:
+        return ""
+    made = [member["made_with"] for member in known]
+    parts = (
+        [f"Python {one['versions']['python']}, jax {one['versions']['jax']}" for one in made],
+        [one["devices"] for one in made],
+        [f"commit {one['commit']}" for one in made],
+    )
+    said = "; ".join(" or ".join(dict.fromkeys(part)) for part in parts)
+    seconds = sum(member["seconds"] for member in known)
+    of = "" if len(known) == len(members) else f"{len(known)} of "
+    return f"\n\n{MADE_WITH} {said}; {seconds:.0f} s for {of}{len(members)} members."
 
 
 def series(members: Sequence[Mapping[str, Any]], metric: str) -> tuple[np.ndarray, np.ndarray]:

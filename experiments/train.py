@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import sharding, workdir
+from experiments import sharding, storage, workdir
 from experiments.checkpoint import Checkpoints
 from experiments.config import resolved
 from experiments.errors import BadInput
@@ -33,6 +33,9 @@ from experiments.step import ALL_FINITE, State
 
 #: A --profile trace: steps left out before it (compiling, warming up), and steps in it.
 PROFILE_AFTER, PROFILED = 10, 10
+#: A record is waited for when so many steps have been asked for after its own: they are what the
+#: device works on while the record is written.
+AHEAD = 8
 
 
 class NonFinite(Exception):
@@ -102,7 +105,7 @@ def _train(
     overrides: Sequence[str],
 ) -> Outcome:
     # ---- The job and its directory
-    root, is_main = Path(directory), jax.process_index() == 0
+    root, is_main = storage.find(directory), jax.process_index() == 0
     try:
         job = build(config)
         iterator = job.train_batches()
@@ -113,6 +116,7 @@ def _train(
         raise BadInput(sharding.agree(str(error))) from error
     if problem := sharding.agree(""):  # what is wrong on one process is wrong for all of them
         raise BadInput(problem)
+    workdir.check_shared(root)
     last = config.steps if max_steps is None else min(max_steps, config.steps)
     keep, spare = config.keep_checkpoints, Retention.of(config, root).spare
     opened = Checkpoints(root, keep=keep, spare=spare, guard=lease.check)
@@ -138,7 +142,7 @@ def _train(
         # ---- Steps, then the final evaluation
         with contextlib.closing(MetricWriter(root, is_main=is_main, resume_step=start)) as writer:
             watch.begin(start, last, config.data.batch_size, writer.last)
-            state, outcome = _steps(
+            state, outcome = make_steps(
                 job,
                 state,
                 iterator,
@@ -173,7 +177,7 @@ def _train(
     return outcome
 
 
-def _steps(
+def make_steps(
     job: Job,
     state: State,
     iterator: Iterator[dict[str, np.ndarray]],
@@ -182,26 +186,48 @@ def _steps(
     asked_to_stop: Callable[[], bool],
     watch: Watch,
     steps: range,
-    profile_to: Path | None,
+    profile_to: storage.AnyPath | None = None,
 ) -> tuple[State, Outcome]:
+    """The steps of a run, with its log, evaluations and checkpoints, in the midst of `train`.
+
+    Args:
+      job: what to train.
+      state: after the step before `steps`; it is donated.
+      iterator: of the job's batches, before that of the first step.
+      writer: where metrics go.
+      checkpoints: where the state goes.
+      asked_to_stop: whether to save and stop now.
+      watch: measures it; it has begun.
+      steps: numbers of the steps, the last of which is evaluated and saved in any case.
+      profile_to: where a trace of a few steps goes; None: no trace.
+
+    Returns:
+      The state after the last step, and how it ended.
+
+    Raises:
+      NonFinite, Failed: as `train`.
+    """
     config, last, is_main = job.config, steps.stop - 1, jax.process_index() == 0
-    step, preempted = steps.start - 1, False
+    step, preempted, ahead = steps.start - 1, False, sharding.may_run_ahead(job.mesh)
     log = _Log(writer, watch)
     progress, retention = Progress(last, step, is_main), Retention.of(config, "")
     with (
         contextlib.closing(progress),
         jax.set_mesh(job.mesh),
-        _profiler(profile_to, len(steps)) as profiler,
+        storage.local_folder(profile_to) as traced,
+        _profiler(traced, len(steps)) as profiler,
     ):
         for step in steps:
             profiler(step - steps.start, state)
             batch = watch.input(lambda: sharding.to_devices(next(iterator), job.mesh))
+            if not ahead:
+                watch.fetch(state["step"])
             state, metrics = job.step(state, batch)
             watch.stepped(step)
             if step == steps.start:  # compiling is no part of the time per step
                 jax.block_until_ready(metrics)
                 watch.start_clock(step)
-            log.write()  # what was kept one step ago: the device has this step to work on meanwhile
+            log.write(wait=step - log.step >= AHEAD)
             progress.update(step, **log.shown)
             if step % config.log_every == 0 or step == last:
                 log.keep(step, metrics)
@@ -214,6 +240,7 @@ def _steps(
             log.write()
             _stop_if_not_finite(state)
             watch.stop_clock()
+            watch.compare()
             if evaluating:
                 found = job.evaluate(state["params"], "validation")[0]
                 retention.check_metric(found)
@@ -243,11 +270,11 @@ def _headline(job: Job, devices: str, start: int, last: int) -> str:
     return "\n".join([line, *job.notes])
 
 
-def _is_recorded(root: Path, step: int, split: str) -> bool:
+def _is_recorded(root: storage.AnyPath, step: int, split: str) -> bool:
     return any(r["step"] == step and r["split"] == split for r in read_metrics(root))
 
 
-def _report(root: Path) -> str:
+def _report(root: storage.AnyPath) -> str:
     return f"report: {write_report(root)}"
 
 
@@ -257,34 +284,46 @@ def _stop_if_not_finite(state: State) -> None:
 
 
 class _Log:
-    """Train records, fetched a step late so that the device never waits for the host.
+    """Train records, fetched once they are there, so that the device never waits for the host.
 
     Attributes:
+      step: of the last record.
       shown: what to show beside the progress.
     """
 
     def __init__(self, writer: MetricWriter, watch: Watch):
         self._writer, self._watch = writer, watch
+        self.step = 0
         self.shown: dict[str, float] = {}
         self._kept: tuple[int, dict[str, Any]] | None = None
+        self._first_bad = ALL_FINITE
 
     def keep(self, step: int, metrics: dict[str, Any]) -> None:
-        self._kept = (step, metrics)
+        """Keeps the metrics of a step that was asked for, and writes those before it."""
+        self.write()
+        self.step, self._kept = step, (step, metrics)
 
-    def write(self) -> None:
-        """Writes what was kept; raises NonFinite if it says so."""
-        if self._kept is None:
-            return
-        (step, metrics), self._kept = self._kept, None
+    def write(self, *, wait: bool = True) -> None:
+        """Writes what was kept, where `wait` is False only if the device is done with it.
+
+        Raises:
+          NonFinite: the record says so.
+        """
+        if self._kept is not None and (wait or self._kept[1]["first_bad"].is_ready()):
+            self._write(*self._kept)
+        # Without waiting, processes get to know it at different steps, and must stop at the same.
+        if self._first_bad != ALL_FINITE and (wait or jax.process_count() == 1):
+            raise NonFinite(self._first_bad)
+
+    def _write(self, step: int, metrics: dict[str, Any]) -> None:
+        self._kept = None
         values = {name: float(value) for name, value in self._watch.fetch(metrics).items()}
-        first_bad = int(values.pop("first_bad"))
+        self._first_bad = int(values.pop("first_bad"))
         # With the values here the step is over; when it was kept it had only been asked for.
         values |= self._watch.measures(step)
         self._writer.write(step, "train", values)
         name = "cross_entropy" if "cross_entropy" in values else "loss"
         self.shown = {name: values[name]}
-        if first_bad != ALL_FINITE:
-            raise NonFinite(first_bad)
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ CHECK = flags.DEFINE_bool("check", False, "Compare with the committed file and w
 @functools.cache
 def golden_counts(slug: str | None) -> str:
     """ "passed / skipped / open / total" of a slug; raises BadInput if a case fails."""
-    if slug is None:
+    if slug not in golden.slugs():
         return "-"
     cases = golden.load(slug)
     skipped = [c for c in cases if c.name in golden.skipped(slug)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkout and an installed xloss promise: its files, versions, settings and commands."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 import xloss
 
@@ -18,8 +21,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 TOP_LEVEL = {
     *(".ci", ".gitignore", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE"),
-    *("Makefile", "README.md", "constraints", "experiments", "launch", "pyproject.toml"),
-    *("tests", "xloss"),
+    *("Makefile", "README.md", "constraints", "docs", "experiments", "launch"),
+    *("pyproject.toml", "tests", "xloss"),
 }
 GENERATED = {"VERIFIED.md", "BENCHMARKS.md", "RESULTS.md"}
 CONSTRAINTS = sorted((ROOT / "constraints").glob("*.txt"))
@@ -95,9 +98,24 @@ def test_constraints_pin_every_dependency(path):
         *extras["experiments"],
         *extras["notebooks"],
         *extras["test"],
+        *extras["docs"],
     ]
     names = {normalised(re.split(r"[\[<>=]", requirement)[0]) for requirement in wanted}
     assert names - {"xloss"} <= set(pins(path))
+
+
+@pytest.mark.parametrize("path", CONSTRAINTS, ids=lambda path: path.stem)
+def test_what_is_pinned_is_what_the_extras_ask_for(path):
+    project, pinned = PYPROJECT["project"], pins(path)
+    assert path.stem.removeprefix("py") in SpecifierSet(project["requires-python"])
+    wanted = [
+        *project["dependencies"],
+        *itertools.chain(*project["optional-dependencies"].values()),
+    ]
+    checked = [r for r in map(Requirement, wanted) if normalised(r.name) in pinned]
+    assert len(checked) > 30
+    wrong = [f"{r}: {v}" for r in checked if (v := pinned[normalised(r.name)]) not in r.specifier]
+    assert wrong == []
 
 
 def test_constraints_hold_the_designed_pairs_of_python_and_jax():
@@ -216,7 +234,7 @@ def test_ci_adds_up_the_runs_and_fails_when_any_part_does(tmp_path, fails):
     assert done.stdout.splitlines()[-1] == "17 passed, 3 failed, 1 skipped"
     assert (done.returncode == 0) == (fails == "nothing")
     calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls == ["make test", "make --keep-going test-slow test-compile test-others"]
+    assert calls == ["make test", "make --keep-going test-slow compile-check docs test-others"]
 
 
 def test_the_import_benchmark_prints_its_figure(run_python):
@@ -237,4 +255,4 @@ def test_citation_and_metadata_agree(run_python):
     licence, extras = json.loads(run_python("-c", program).stdout)
     assert licence == "Apache-2.0"
     assert f"license: {licence}\n" in (ROOT / "CITATION.cff").read_text()
-    assert set(extras) == {"experiments", "notebooks", "peers", "compile", "tpu", "cuda", "test"}
+    assert set(extras) == set(PYPROJECT["project"]["optional-dependencies"])

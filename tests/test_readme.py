@@ -49,7 +49,10 @@ def test_the_commands_exist(document):
     modules = set(re.findall(r"python -m ([\w.]+)", text)) - {"pip", "pytest"}
     assert [name for name in modules if importlib.util.find_spec(name) is None] == []
     files = re.findall(r"(?:xloss|experiments|launch|tests|constraints)/[\w./-]*\w", text)
-    invented = {"xloss/classification/my_loss.py", "constraints/pyX.Y.txt"}
+    invented = {
+        *("xloss/classification/my_loss.py", "constraints/pyX.Y.txt"),
+        *("tests/invariants/test_SLUG.py", "tests/golden/SLUG.npz"),
+    }
     assert [name for name in set(files) - invented if not (ROOT / name).exists()] == []
 
 

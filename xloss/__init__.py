@@ -13,7 +13,7 @@ Where to look: ``xloss.classification`` (logits and labels), ``xloss.adversarial
 to train against them), ``xloss.surrogates`` (functions of a margin), ``xloss.heads`` (output
 layers), ``xloss.optim`` (optax transforms), ``xloss.consistency`` (is it calibrated, what does its
 excess guarantee), ``xloss.catalogue`` (all of it with its papers). ``xloss.get("comp_sum")`` finds
-one by name.
+one by name, ``xloss.cite("comp_sum")`` its paper in BibTeX.
 """
 
 from xloss import (
@@ -26,7 +26,7 @@ from xloss import (
     optim,
     surrogates,
 )
-from xloss.catalogue import get
+from xloss.catalogue import cite, get
 from xloss.reduction import reduce
 from xloss.statistics import (
     LogitStatistics,
@@ -43,6 +43,7 @@ __all__ = [
     "as_statistics",
     "binary_statistics",
     "catalogue",
+    "cite",
     "classification",
     "consistency",
     "diagnostics",

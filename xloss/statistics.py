@@ -218,7 +218,7 @@ def as_statistics(
       LogitStatistics [...].
 
     Raises:
-      TypeError, ValueError: as :func:`check_scores`.
+      TypeError, ValueError: as a loss raises them.
     """
     scores, labels, where = check_scores("as_statistics", scores, labels, where)
     if not isinstance(scores, LogitStatistics):

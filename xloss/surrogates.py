@@ -28,6 +28,27 @@ from jax.typing import ArrayLike
 from xloss import checks, numerics
 from xloss.typing import Array, Surrogate
 
+__all__ = [
+    "bind",
+    "comp_sum",
+    "exponential",
+    "focal",
+    "get",
+    "hinge",
+    "inv_hinge",
+    "inv_log_hinge",
+    "log_hinge",
+    "logistic",
+    "poly_loss",
+    "rho_margin",
+    "savage",
+    "sigmoid",
+    "squared",
+    "squared_hinge",
+    "tangent",
+    "SURROGATES",
+]
+
 
 def bind(surrogate: Surrogate, **hyperparameters: Any) -> jax.tree_util.Partial:
     """Fixes a surrogate's hyperparameters while keeping them traced.
@@ -148,6 +169,13 @@ def focal(margin: ArrayLike, *, gamma: ArrayLike = 2.0) -> Array:
     return jnp.where(hopeless, numerics.nats(margin), focused)
 
 
+def poly_loss(margin: ArrayLike, *, epsilon: ArrayLike = 2.0) -> Array:
+    """-log p + epsilon (1 - p), p = sigmoid(m); see ``classification.poly_loss``. epsilon >= -1."""
+    margin = _margin("poly_loss", margin)
+    epsilon = _hyper("poly_loss", "epsilon", epsilon, margin)
+    return numerics.nats(margin) + epsilon * jax.nn.sigmoid(-margin)
+
+
 def inv_hinge(margin: ArrayLike) -> Array:
     """1 - m up to m = 1, then 1/m - 1: hinge with a tail of slope -1/m^2 (EnsLoss, tail study)."""
     return _hinge_with_tail("inv_hinge", margin, lambda m: 1.0 / m - 1.0)
@@ -178,6 +206,7 @@ SURROGATES: dict[str, Callable[..., Array]] = {
         tangent,
         comp_sum,
         focal,
+        poly_loss,
         inv_hinge,
         log_hinge,
         inv_log_hinge,
@@ -190,6 +219,7 @@ _RANGES: dict[str, dict[str, Any]] = {
     "rho": {"low": 0.0, "open_low": True},
     "tau": {"low": 0.0},
     "gamma": {"low": 0.0},
+    "epsilon": {"low": -1.0},
 }
 
 

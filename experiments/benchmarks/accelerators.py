@@ -100,13 +100,10 @@ def table() -> str:
             lines.append(f"| {machine} | {row} | unmeasured: {error} | | | | |")
             continue
         goal = "" if limit is None else verdict(found.temporaries / 1e6, limit)
-        shown = ", ".join(
-            f"{count} {kind} ({size / 1e6:.1f})"
-            for kind, (count, size) in sorted(found.collectives.items())
-        )
+        shown = topology.listed(found.collectives, lambda size: f"{size / 1e6:.1f}")
         lines.append(
             f"| {machine} | {row} | {found.temporaries / 1e6:.0f} | {goal} | "
-            f"{found.results / 1e6:.0f} | {found.peak / 1e6:.0f} | {shown or 'none'} |"
+            f"{found.results / 1e6:.0f} | {found.peak / 1e6:.0f} | {shown} |"
         )
     return "\n".join(lines)
 

@@ -130,7 +130,13 @@ def get_config(variant: str = "") -> ConfigDict:
     """The config; variant "quick" trains for 60 steps."""
     config = common.base_config()
     config.task = ConfigDict(
-        {"name": "char_model", "context": 32, "eval_windows": 512, "log_partition": 0.0}
+        {
+            "name": "language_model",
+            "context": 32,
+            "head": "plain",
+            "eval_windows": 512,
+            "log_partition": 0.0,
+        }
     )
     config.data.name = DESCRIPTIONS
     config.data.validation_fraction = config.data.test_fraction = 0.05

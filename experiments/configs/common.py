@@ -66,6 +66,17 @@ def base_config() -> ConfigDict:
                     "every": config_dict.placeholder(int),
                 }
             ),
+            # Devices along the mesh axis `model`, and the rules that spread parameters over the
+            # mesh; the others are along `data`. See experiments/sharding.py.
+            "mesh": ConfigDict({"model": 1}),
+            "sharding": (),
+            # float64 is for checks; the loss and everything behind it are then float64, too.
+            "param_dtype": "float32",
+            # How a step is computed, see experiments/computing.py: micro-batches of a batch;
+            # float32 or bfloat16 (float32: as the parameters); none, full or dots.
+            "accumulate": 1,
+            "compute_dtype": "float32",
+            "remat": "none",
             "log_every": 20,
             "eval_every": 200,
             "checkpoint_every": 200,

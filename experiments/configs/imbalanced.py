@@ -30,8 +30,8 @@ that is best on validation, and average precision (jax 0.10.2, one CPU device; 1
     cross-entropy, balanced      44.83 +- 1.23   66.84 +- 0.99   70.96 +- 1.02
     oil spills
     cross-entropy                34.00 +- 3.67   29.71 +- 3.83   29.60 +- 1.76
-    focal                        33.97 +- 4.84   21.53 +- 11.56  31.00 +- 2.59
     cross-entropy, balanced      32.77 +- 1.71   31.99 +- 5.48   29.03 +- 1.78
+    focal                        31.54 +- 0.89   24.77 +- 3.4    27.74 +- 3.0
     Dice                         30.40 +- 1.33   15.56 +- 7.93   27.02 +- 1.81
     AnyLoss of F1, L = 10        30.18 +- 2.93   21.60 +- 1.50   24.75 +- 4.70
     AnyLoss of F1, L = 73        28.02 +- 3.48   20.92 +- 5.97   21.19 +- 5.05

@@ -8,15 +8,16 @@ text, before that comes the validation text. Without a path, the text is `DESCRI
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.data.dataset import Batch, Dataset
+from experiments.data.dataset import Dataset
 from experiments.data.files import read_bytes
 from experiments.data.options import Options, nearest, read_options
+from experiments.data.windows import TEXTS, Windows, cut
 from experiments.errors import BadInput
 
 #: The last class: every character that the training text does not have. It is never seen in
@@ -26,52 +27,7 @@ UNKNOWN = "<unk>"
 #: after the other. Enough to try the program on, too few to say anything about language.
 DESCRIPTIONS = "descriptions"
 DESCRIBED = ("diabetes", "linnerud", "iris", "digits", "wine", "breast_cancer")
-TEXTS = {"train": "train", "validation": "valid", "test": "test"}
 LICENCE = "that of the text: see its origin"
-
-
-class Windows:
-    """Windows of a text (`Source`), cut out when they are read: nothing but the text is kept.
-
-    Args:
-        text: integer [n], character numbers.
-        context: characters of a window.
-        starts: integer [m], where each window begins; each is at most n - context - 1, so that the
-            last character of every window has a next one.
-    """
-
-    def __init__(self, text: np.ndarray, context: int, starts: Sequence[int] | np.ndarray):
-        self._text = np.asarray(text, np.int32)
-        self._context = context
-        # A range stays one: as an array, a window at every character would take more than the text.
-        self._starts = starts
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, position: int) -> Batch:
-        return {key: value[0] for key, value in self.gather(np.asarray([position])).items()}
-
-    def gather(self, positions: np.ndarray) -> Batch:
-        """See `Source.gather`: inputs int32 [n, context], label int32 [n, context], the next."""
-        if isinstance(self._starts, range):
-            starts = self._starts.start + np.asarray(positions) * self._starts.step
-        else:
-            starts = np.asarray(self._starts)[positions]
-        rows = self._text[starts[:, None] + np.arange(self._context + 1)]
-        return {
-            "inputs": rows[:, :-1],
-            "label": rows[:, 1:],
-            "index": np.asarray(positions, np.int32),
-        }
-
-    def at_most(self, count: int) -> Windows:
-        """No more than so many of the windows, spread evenly over the text."""
-        total = len(self)
-        if total <= count:
-            return self
-        chosen = np.arange(count) * total // count
-        return Windows(self._text, self._context, np.asarray(self._starts)[chosen])
 
 
 def load_characters(data_config: Mapping[str, Any], *, context: int, seed: int) -> Dataset:
@@ -134,10 +90,10 @@ def _texts(options: Options) -> tuple[str, dict[str, str]]:
                 f"config.data.name: expected {DESCRIPTIONS!r}, or a text by config.data.path, got "
                 f"{options.name!r}{nearest(options.name, (DESCRIPTIONS,))}"
             )
-        return DESCRIPTIONS, _cut(_descriptions(), options)
+        return DESCRIPTIONS, cut(_descriptions(), options)
     path = Path(options.path).expanduser()
     if path.is_file():
-        return path.name.removesuffix(".gz").removesuffix(".txt"), _cut(_read(path), options)
+        return path.name.removesuffix(".gz").removesuffix(".txt"), cut(_read(path), options)
     if not path.is_dir():
         raise BadInput(f"config.data.path: no such file or directory: {options.path}")
     files = {
@@ -156,7 +112,7 @@ def _texts(options: Options) -> tuple[str, dict[str, str]]:
             "config.data.path: expected one text, or train, valid and test, each .txt or .txt.gz, "
             f"in {path}, got {', '.join(file.name for file in files.values()) or 'none'}"
         )
-    return path.name, _cut(_read(*files.values()), options)
+    return path.name, cut(_read(*files.values()), options)
 
 
 def _read(path: Path) -> str:
@@ -164,13 +120,6 @@ def _read(path: Path) -> str:
         return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not text in UTF-8 ({error.reason})") from error
-
-
-def _cut(text: str, options: Options) -> dict[str, str]:
-    """One text in three, held-out parts last."""
-    test = len(text) - round(options.test_fraction * len(text))
-    validation = test - round(options.validation_fraction * len(text))
-    return {"train": text[:validation], "validation": text[validation:test], "test": text[test:]}
 
 
 def _descriptions() -> str:

@@ -48,7 +48,7 @@ class Dataset:
             else "multiclass". "several": labels [T], each of K classes. "multi_label": 0 or 1
             for each of K classes [K]. "regression": float32.
         licence: under what terms the data may be used, in one line.
-        class_names: K names; class_names[label] names a label. () for regression.
+        class_names: K names; class_names[label] names a label. () where there are none.
     """
 
     name: str

@@ -11,7 +11,7 @@ from experiments.data.embedded import load_embedded
 from experiments.data.files import load_idx
 from experiments.data.folders import load_folders
 from experiments.data.noise import with_label_noise
-from experiments.data.options import Options, read_options
+from experiments.data.options import DEFAULTS, Options, read_options
 from experiments.data.tables import load_csv
 from experiments.data.tfds_source import PREFIX, load_tfds
 from experiments.errors import BadInput
@@ -42,6 +42,28 @@ def load(data_config: Mapping[str, Any], *, seed: int) -> Dataset:
     return with_label_noise(dataset, options.label_noise, seed=options.split_seed)
 
 
+#: Options that some origins alone read, and what those are called.
+_READ_BY = {
+    "data_dir": ("tfds",),
+    "image_key": ("tfds",),
+    "label_key": ("tfds",),
+    "has_header": ("a csv file",),
+    "missing": ("a csv file",),
+    "pool": ("a zip file of pictures",),
+}
+
+
+def _check_read(options: Options, origin: str) -> None:
+    """Raises BadInput for an option that would change nothing where the data come from."""
+    for key, origins in _READ_BY.items():
+        value = getattr(options, key)
+        if value != DEFAULTS[key] and origin not in origins:
+            raise BadInput(
+                f"config.data.{key}: expected data of {' or '.join(origins)} beside it, got "
+                f"{value!r} for {origin}"
+            )
+
+
 def _load(options: Options) -> Dataset:
     if options.path is not None:
         if options.name.startswith(PREFIX):
@@ -53,10 +75,15 @@ def _load(options: Options) -> Dataset:
         if not path.exists():
             raise BadInput(f"config.data.path: no such file or directory: {options.path}")
         if path.is_dir():
+            _check_read(options, "a directory of idx files")
             return load_idx(path, options)
         if path.suffix == ".zip":
+            _check_read(options, "a zip file of pictures")
             return load_folders(path, options)
+        _check_read(options, "a csv file")
         return load_csv(path, options)
     if options.name.startswith(PREFIX):
+        _check_read(options, "tfds")
         return load_tfds(options)
+    _check_read(options, f"the embedded {options.name!r}")
     return load_embedded(options)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
+
 
 class ContextMLP(nnx.Module):
     """Embeddings of n words, side by side -> tanh layers -> features [B, hidden[-1]].
@@ -47,17 +49,26 @@ class ContextMLP(nnx.Module):
             raise ValueError(f"hidden: expected one or more integers >= 1, got {hidden!r}")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, embedding, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, embedding, rngs)
         widths = (input_shape[0] * embedding, *hidden)
         for layer, (before, after) in enumerate(zip(widths, hidden, strict=False)):
             setattr(self, f"hidden_{layer}", nnx.Linear(before, after, rngs=rngs))
         self.dropout = nnx.Dropout(dropout)
         self.depth = len(hidden)
 
-    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
+    ) -> jax.Array:
         """Features [B, hidden[-1]] of contexts [B, n]."""
+
+        def hidden(linear: nnx.Linear, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+            return self.dropout(jnp.tanh(linear(x)), deterministic=rngs is None, rngs=rngs)
+
         x = self.embedding(inputs.astype(jnp.int32)).reshape(inputs.shape[0], -1)
         for layer in range(self.depth):
-            x = jnp.tanh(getattr(self, f"hidden_{layer}")(x))
-            x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+            x = run(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
         return x

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from experiments.models.harmonic import HarmonicHead, check_head
 
 ACTIVATIONS = {"relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu, "tanh": jnp.tanh}
@@ -69,11 +70,21 @@ class MLP(nnx.Module):
         self.activation = activation
         self.one_score = num_scores is None
 
-    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
+    ) -> jax.Array:
         """Scores [B, K] (or [B]) of inputs [B, ...]; dropout only where rngs are given."""
+
+        def hidden(linear: nnx.Linear, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+            x = ACTIVATIONS[self.activation](linear(x))
+            return self.dropout(x, deterministic=rngs is None, rngs=rngs)
+
         x = inputs.reshape(inputs.shape[0], -1)
         for layer in range(self.depth):
-            x = ACTIVATIONS[self.activation](getattr(self, f"hidden_{layer}")(x))
-            x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+            x = run(hidden)(getattr(self, f"hidden_{layer}"), x, rngs)
         scores = self.head(x, rngs=rngs) if isinstance(self.head, HarmonicHead) else self.head(x)
         return scores[:, 0] if self.one_score else scores

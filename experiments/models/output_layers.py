@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from experiments.accumulation import Terms
 from experiments.errors import BadInput
-from experiments.step import Proposal
+from experiments.models import Model
+from experiments.step import Proposal, Propose, descend
 from xloss import heads
 from xloss.catalogue import Entry
 
@@ -28,13 +30,13 @@ class OutputLayer(NamedTuple):
 
     Attributes:
       init: (key, d, V) -> its parameters.
-      propose: (network parameters -> h [B, d], parameters, labels [B], key) -> proposal.
+      propose: (network, micro-batches) -> what a step makes of parameters and a batch.
       evaluate: (output parameters, h, labels) -> (losses [B], ranks [B] of the labels).
       own: the parts of the parameters that are their own optimizer (`step.make_step`).
     """
 
     init: Callable[[jax.Array, int, int], Any]
-    propose: Callable[[Callable[[Any], jax.Array], Any, jax.Array, jax.Array], Proposal]
+    propose: Callable[[Model, int], Propose]
     evaluate: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     own: tuple[str, ...] = ()
 
@@ -51,17 +53,12 @@ def streaming(entry: Entry, arguments: Mapping[str, Any], mesh: Mesh) -> OutputL
             f"output='streaming', got {entry.name!r}"
         )
 
-    def propose(features, params, labels, key):
-        def objective(where):
-            return heads.linear_mean_loss(
-                features(where["network"]), where["output"], labels,
-                loss=entry.function, loss_args=arguments, mesh=mesh,
-            )  # fmt: skip
+    def losses(hidden, kernel, labels, key):
+        return heads.linear_mean_loss(
+            hidden, kernel, labels, loss=entry.function, loss_args=arguments, mesh=mesh
+        )
 
-        loss, gradient = jax.value_and_grad(objective)(params)
-        return Proposal(loss, gradient, {}, {"grad_fn": jax.grad(objective)})
-
-    return OutputLayer(draw_kernel, propose, dense_evaluation(entry, arguments))
+    return OutputLayer(draw_kernel, _descending(losses), dense_evaluation(entry, arguments))
 
 
 def sampled(entry: Entry, num_samples: int) -> OutputLayer:
@@ -75,17 +72,10 @@ def sampled(entry: Entry, num_samples: int) -> OutputLayer:
             f"--config.loss.name: expected cross_entropy for output='sampled', got {entry.name!r}"
         )
 
-    def propose(features, params, labels, key):
-        def objective(where):
-            losses = heads.sampled_softmax(
-                key, features(where["network"]), where["output"], labels, num_samples=num_samples
-            )
-            return jnp.mean(losses)
+    def losses(hidden, kernel, labels, key):
+        return heads.sampled_softmax(key, hidden, kernel, labels, num_samples=num_samples)
 
-        loss, gradient = jax.value_and_grad(objective)(params)
-        return Proposal(loss, gradient, {}, {"grad_fn": jax.grad(objective)})
-
-    return OutputLayer(draw_kernel, propose, dense_evaluation(entry, {}))
+    return OutputLayer(draw_kernel, _descending(losses), dense_evaluation(entry, {}))
 
 
 def spherical(entry: Entry, arguments: Mapping[str, Any], options: ConfigDict) -> OutputLayer:
@@ -108,18 +98,26 @@ def spherical(entry: Entry, arguments: Mapping[str, Any], options: ConfigDict) -
     def init(key, width, classes):
         return heads.spherical_init(draw_kernel(key, width, classes))
 
-    def propose(features, params, labels, key):
-        hidden, pull = jax.vjp(features, params["network"])
-        losses, back, layer = heads.spherical_step(
-            params["output"], hidden, labels,
-            loss=entry.function, loss_args=arguments, learning_rate=options.learning_rate,
-        )  # fmt: skip
-        # A step that was left out left the layer as it was; the run is told, and stops.
-        sound = layer.skipped == 0
-        due = layer.step % options.stabilize_every == 0
-        layer = jax.lax.cond(due, heads.spherical_stabilize, lambda same: same, layer)
-        gradient = {"network": pull(back)[0]}
-        return Proposal(jnp.mean(losses), gradient, {}, {}, {"output": layer}, sound)
+    def propose(network, accumulate):
+        assert accumulate == 1, "the task refuses more"
+
+        def of_batch(params, batch, key):
+            dropout_key, _ = jax.random.split(key)
+            hidden, pull = jax.vjp(
+                lambda where: network.apply(where, batch["inputs"], dropout_key), params["network"]
+            )
+            losses, back, layer = heads.spherical_step(
+                params["output"], hidden, batch["label"],
+                loss=entry.function, loss_args=arguments, learning_rate=options.learning_rate,
+            )  # fmt: skip
+            # A step that was left out left the layer as it was; the run is told, and stops.
+            sound = layer.skipped == 0
+            due = layer.step % options.stabilize_every == 0
+            layer = jax.lax.cond(due, heads.spherical_stabilize, lambda same: same, layer)
+            gradient = {"network": pull(back)[0]}
+            return Proposal(jnp.mean(losses), gradient, {}, {}, {"output": layer}, sound)
+
+        return of_batch
 
     def evaluate(layer, hidden, labels):
         losses = entry.function(heads.spherical_statistics(layer, hidden, labels), **arguments)
@@ -127,6 +125,21 @@ def spherical(entry: Entry, arguments: Mapping[str, Any], options: ConfigDict) -
         return losses, heads.linear_rank(queries, kernel, labels)
 
     return OutputLayer(init, propose, evaluate, own=("output",))
+
+
+def _descending(losses: Callable[..., jax.Array]) -> Callable[[Model, int], Propose]:
+    """`OutputLayer.propose` of (h, kernel, labels, key) -> losses, or their mean."""
+
+    def propose(network, accumulate):
+        def objective(params, batch, key):
+            dropout_key, output_key = jax.random.split(key)
+            hidden = network.apply(params["network"], batch["inputs"], dropout_key)
+            given = network.cast((hidden, params["output"]))
+            return Terms(losses(*given, batch["label"], output_key))
+
+        return descend(objective, accumulate)
+
+    return propose
 
 
 def draw_kernel(key: jax.Array, width: int, classes: int) -> jax.Array:

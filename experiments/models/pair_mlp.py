@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from experiments.models.harmonic import check_head
 from xloss.heads import harmonic_logits
 
@@ -64,11 +65,21 @@ class PairMLP(nnx.Module):
         self.out = nnx.Linear(hidden, embedding, rngs=rngs)
         self.head, self.distance, self.exponent = head, distance, float(exponent)
 
-    def __call__(self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
+    ) -> jax.Array:
         """Logits [B, V] of pairs [B, 2]."""
+
+        def hidden(linear: nnx.Linear, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+            return jax.nn.silu(linear(x))
+
         table = self.embedding[...]
         pairs = table[inputs.astype(jnp.int32)].reshape(inputs.shape[0], -1)
-        x = self.out(jax.nn.silu(self.hidden(pairs)))
+        x = self.out(run(hidden)(self.hidden, pairs, rngs))
         if self.head == "dot_product":
             return x @ table.T
         return harmonic_logits(x, table.T, distance=self.distance, exponent=self.exponent)

@@ -10,6 +10,10 @@ names say what a parameter is, for optimizers that treat some apart:
     block_0/{attention,mlp}_norm/{scale,bias}, final_norm/{scale,bias}
     embedding/embedding [V, width], positions [context, width]
 
+With `stacked` the blocks are one, whose parameters have an axis for the depth before the others:
+`blocks/...` in place of `block_0/...`, kernels [depth, width, width]. They are then run in a loop
+(`jax.lax.scan`), which compiles in the time of one block whatever the depth.
+
 The output layer itself is the task's. `qk_norm` is the layer norm of queries and keys of "Small-
 scale proxies for large-scale Transformer training instabilities" (2309.14322).
 """
@@ -21,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models import layers
 from xloss import diagnostics
 
 
@@ -53,7 +58,8 @@ class Attention(nnx.Module):
             q, k = diagnostics.qk_layernorm(q, k, self.query_scale[...], self.key_scale[...])
         mask = jnp.tri(x.shape[1], dtype=bool)
         logits = jax.vmap(functools.partial(diagnostics.attention_logits, mask=mask))(q, k)
-        mixed = jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits, axis=-1), v)
+        seen = jax.nn.softmax(logits, axis=-1).astype(v.dtype)  # of logits in float32 or wider
+        mixed = jnp.einsum("bhts,bshd->bthd", seen, v)
         return self.out(mixed.reshape(x.shape)), logits
 
 
@@ -82,7 +88,7 @@ class Block(nnx.Module):
         self.mlp = MLP(width, hidden, scale=scale, rngs=rngs)
         self.dropout = nnx.Dropout(dropout)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
         """Features [B, T, width] to (features, attention logits [B, H, T, T])."""
         drop = functools.partial(self.dropout, deterministic=rngs is None, rngs=rngs)
         mixed, logits = self.attention(self.attention_norm(x))
@@ -103,6 +109,7 @@ class Transformer(nnx.Module):
       qk_norm: layer norm of queries and keys: no attention logit passes
         sqrt(width / heads) max |query_scale key_scale|.
       dropout: rate on the embedding and on what every layer adds, in [0, 1).
+      stacked: whether the blocks are run in a loop over stacked parameters.
       rngs: for the initial parameters.
 
     Raises:
@@ -120,6 +127,7 @@ class Transformer(nnx.Module):
         mlp_ratio: int = 4,
         qk_norm: bool = False,
         dropout: float = 0.0,
+        stacked: bool = False,
         rngs: nnx.Rngs,
     ):
         if len(input_shape) != 1 or num_scores is None:
@@ -133,27 +141,39 @@ class Transformer(nnx.Module):
                 raise ValueError(f"{name}: expected an integer >= 1, got {value!r}")
         if width % heads:
             raise ValueError(f"heads: expected a divisor of the width {width}, got {heads}")
-        if type(qk_norm) is not bool:
-            raise ValueError(f"qk_norm: expected True or False, got {qk_norm!r}")
+        for name, value in {"qk_norm": qk_norm, "stacked": stacked}.items():
+            if type(value) is not bool:
+                raise ValueError(f"{name}: expected True or False, got {value!r}")
         if isinstance(dropout, bool | str) or not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: expected a number in [0, 1), got {dropout!r}")
-        self.embedding = nnx.Embed(num_scores, width, rngs=rngs)
+        self.embedding = layers.embedding(num_scores, width, rngs)
         drawn = jax.random.normal(rngs.params(), (input_shape[0], width))
         self.positions = nnx.Param(drawn / math.sqrt(width))  # as large as the embedding
         self.dropout = nnx.Dropout(dropout)
         # Two layers of every block are added up: the sum has the same size whatever the depth.
         scale = 1.0 / math.sqrt(2 * depth)
-        for layer in range(depth):
-            block = Block(
+
+        def block(rngs: nnx.Rngs) -> Block:
+            return Block(
                 width, heads, mlp_ratio * width,
                 qk_norm=qk_norm, dropout=dropout, scale=scale, rngs=rngs,
             )  # fmt: skip
-            setattr(self, f"block_{layer}", block)
+
+        if stacked:
+            self.blocks = nnx.vmap(block)(rngs.split(depth))
+        else:
+            for layer in range(depth):
+                setattr(self, f"block_{layer}", block(rngs))
         self.final_norm = nnx.LayerNorm(width, rngs=rngs)
-        self.depth = depth
+        self.depth, self.stacked = depth, stacked
 
     def __call__(
-        self, inputs: jax.Array, *, rngs: nnx.Rngs | None = None, greatest: bool = False
+        self,
+        inputs: jax.Array,
+        *,
+        rngs: nnx.Rngs | None = None,
+        run: layers.Layers = layers.keeping,
+        greatest: bool = False,
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Features [B, T, width] of tokens [B, T], T at most the context.
 
@@ -162,12 +182,39 @@ class Transformer(nnx.Module):
         """
         x = self.embedding(inputs.astype(jnp.int32)) + self.positions[...][None, : inputs.shape[1]]
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        x, peaks = (self._looped if self.stacked else self._unrolled)(x, rngs, run, greatest)
+        x = self.final_norm(x)
+        return x if peaks is None else (x, jnp.max(peaks, axis=0))
+
+    def _unrolled(
+        self, x: jax.Array, rngs: nnx.Rngs | None, run: layers.Layers, greatest: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(features, with `greatest` the greatest attention logits [depth, B])."""
         peaks = []
         for layer in range(self.depth):
-            x, logits = getattr(self, f"block_{layer}")(x, rngs=rngs)
-            peaks.append(jnp.max(logits, axis=(1, 2, 3)))
-        x = self.final_norm(x)
-        return (x, jnp.max(jnp.stack(peaks), axis=0)) if greatest else x
+            x, peak = run(_with_peak)(getattr(self, f"block_{layer}"), x, rngs)
+            peaks.append(peak)
+        return x, jnp.stack(peaks) if greatest else None
+
+    def _looped(
+        self, x: jax.Array, rngs: nnx.Rngs | None, run: layers.Layers, greatest: bool
+    ) -> tuple[jax.Array, jax.Array | None]:
+        graph, stacked = nnx.split(self.blocks)
+        keys = None if rngs is None else jax.random.split(rngs.dropout(), self.depth)
+
+        def layer(x: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array | None]:
+            params, key = given
+            rngs = None if key is None else nnx.Rngs(dropout=key)
+            x, peak = run(_with_peak)(nnx.merge(graph, params), x, rngs)
+            return x, peak if greatest else None
+
+        return jax.lax.scan(layer, x, (stacked, keys))
+
+
+def _with_peak(block: Block, x: jax.Array, rngs: nnx.Rngs | None) -> tuple[jax.Array, jax.Array]:
+    """(features, the greatest attention logit of every example [B]): no logits leave the block."""
+    x, logits = block(x, rngs)
+    return x, jnp.max(logits, axis=(1, 2, 3))
 
 
 def _scaled(scale: float) -> nnx.initializers.Initializer:

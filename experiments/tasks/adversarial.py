@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
+from experiments.accumulation import Terms
 from experiments.config import Rule, check_task, losses_of, one_of, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
@@ -77,8 +78,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     _check_inputs(dataset)
     _check_cascade(task, dataset.num_classes)
     # Two classes have two logits here: attacks read logits.
-    model = models.build(
-        config.model, input_shape=dataset.input_shape, num_scores=dataset.num_classes
+    model = models.of_config(
+        config, input_shape=dataset.input_shape, num_scores=dataset.num_classes
     )
     optimizer, schedule = make_optimizer(config)
     attack = OWN.get(entry.name, "ce") if task.attack == "own" else task.attack
@@ -93,18 +94,16 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             return maximize_score_displacement(apply, inputs, labels, bounds=bounds, **how)
         return pgd(apply, inputs, labels, objective=attack, bounds=bounds, **how).x_adv
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         attack_key, loss_key, dropout_key = jax.random.split(key, 3)
         inputs, labels = batch["inputs"], batch["label"]
         scores, others, metrics = model.apply(params, inputs, dropout_key), None, {}
         if entry.takes_attacked:
             found = attacked(params, inputs, labels, attack_key)
             others = model.apply(params, found, dropout_key)
-            lead = xloss.logit_statistics(others, labels).lead
-            metrics["attacked_accuracy"] = jnp.mean(lead > 0, dtype=lead.dtype)
+            metrics["attacked_accuracy"] = xloss.logit_statistics(others, labels).lead > 0
         losses, stats = losses_of(entry, arguments, scores, labels, key=loss_key, attacked=others)
-        loss = xloss.reduce(losses)
-        return loss, metrics | {"accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype)}
+        return Terms(losses, metrics | {"accuracy": stats.lead > 0})
 
     def look(params: Any, batch: Batch) -> dict[str, jax.Array]:
         inputs, labels, where = batch["inputs"], batch["label"], batch["where"]
@@ -125,8 +124,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         right = xloss.logit_statistics(scores, labels, where=where).lead > 0
         return {"scores": scores, "robust": right & (found.loss < 0)}
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    judge = jax.jit(look, in_shardings=(whole, spread), out_shardings=spread)
+    judge = sharding.jit_rows(look, mesh)
 
     def worst_case(params: Any) -> dict[str, float]:
         count = min(task.cascade_examples, len(dataset.test))
@@ -164,8 +162,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=f"{entry.name}{against}, {task.norm} radius {task.radius:g}",
         entry=entry,

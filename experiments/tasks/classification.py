@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-import xloss
 from experiments import data, models, sharding
+from experiments.accumulation import Terms
 from experiments.config import check_task, losses_of, mean_loss, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
@@ -54,29 +53,23 @@ def of_dataset(
       BadInput: the loss for these data, or the model are not what they should be.
     """
     entry, arguments = resolve_loss(config, dataset)
-    model = models.build(
-        config.model,
+    model = models.of_config(
+        config,
         input_shape=dataset.input_shape,
         num_scores=None if dataset.task == "binary" else dataset.num_classes,
     )
     optimizer, schedule = make_optimizer(config)
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         loss_key, dropout_key = jax.random.split(key)
         scores = model.apply(params, batch["inputs"], dropout_key)
         losses, stats = losses_of(entry, arguments, scores, batch["label"], key=loss_key)
-        loss = xloss.reduce(losses)
-        metrics = {"accuracy": jnp.mean(stats.lead > 0, dtype=loss.dtype)}
+        metrics = {"accuracy": stats.lead > 0}
         if not entry.exact_gradient:  # its scalar is no loss value: show one beside it
-            metrics["cross_entropy"] = jnp.mean(-stats.log_prob)
-        return loss if penalty is None else loss + penalty(params), metrics
+            metrics["cross_entropy"] = -stats.log_prob
+        return Terms(losses if penalty is None else losses + penalty(params), metrics)
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         found = over_split(
@@ -100,8 +93,8 @@ def of_dataset(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=entry.name,
         entry=entry,

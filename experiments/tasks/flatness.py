@@ -44,8 +44,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         raise BadInput(
             f"--config.loss.name: expected a loss with a value of its own, got {entry.name!r}"
         )
-    model = models.build(
-        config.model,
+    model = models.of_config(
+        config,
         input_shape=dataset.input_shape,
         num_scores=None if dataset.task == "binary" else dataset.num_classes,
     )

@@ -20,8 +20,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-import xloss
 from experiments import data, models, sharding
+from experiments.accumulation import Terms
+from experiments.computing import refuse_accumulate
 from experiments.config import Rule, check_task, losses_of, one_of, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
@@ -55,31 +56,28 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         raise BadInput(
             f"--config.loss.name: expected a loss of one example with a value, got {entry.name!r}"
         )
+    if task.objective in ("dice", "anyloss"):
+        refuse_accumulate(config, f"{task.objective} is a loss of the whole batch")
     train = dataset.train.gather(np.arange(len(dataset.train)))["label"]
     positives = float(np.mean(train == 1))
     # A share of 0 would have no weight to balance with.
     weights = np.array([0.5 / max(1.0 - positives, 1e-9), 0.5 / max(positives, 1e-9)], np.float32)
-    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=None)
+    model = models.of_config(config, input_shape=dataset.input_shape, num_scores=None)
     optimizer, schedule = make_optimizer(config)
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         loss_key, dropout_key = jax.random.split(key)
         scores, labels = model.apply(params, batch["inputs"], dropout_key), batch["label"]
         if task.objective == "dice":
-            return dice(scores, labels), {}
+            return Terms(dice(scores, labels))
         if task.objective == "anyloss":
-            return anyloss(scores, labels, metric=task.metric, steepness=task.steepness), {}
+            return Terms(anyloss(scores, labels, metric=task.metric, steepness=task.steepness))
         losses, _ = losses_of(entry, arguments, scores, labels, key=loss_key)
         if task.objective == "balanced":
             losses = losses * jax.numpy.asarray(weights)[labels]
-        return xloss.reduce(losses), {}
+        return Terms(losses)
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def scored(params: Any, split: str) -> dict[str, np.ndarray]:
         found = over_split(
@@ -106,8 +104,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=task.objective + of.get(task.objective, f" {entry.name}"),
         entry=entry,

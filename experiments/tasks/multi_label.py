@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import models, sharding
+from experiments.accumulation import Terms
 from experiments.config import check_task, named_loss, try_loss
 from experiments.data.multi_label import load_multi_label
 from experiments.errors import BadInput
@@ -64,20 +65,18 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         jax.ShapeDtypeStruct((4, classes), jnp.float32),
         jax.ShapeDtypeStruct((4, classes), jnp.int32),
     )
-    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=classes)
+    model = models.of_config(config, input_shape=dataset.input_shape, num_scores=classes)
     optimizer, schedule = make_optimizer(config)
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         scores = model.apply(params, batch["inputs"], key)
-        return xloss.reduce(losses_of(entry, arguments, scores, batch["label"])), {}
-
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
+        return Terms(losses_of(entry, arguments, scores, batch["label"]))
 
     def predict(params: Any, inputs: jax.Array, labels: jax.Array) -> dict[str, jax.Array]:
         scores = model.apply(params, inputs, None)
         return {"scores": scores, "loss": losses_of(entry, arguments, scores, labels)}
 
-    predicted = jax.jit(predict, in_shardings=(whole, spread, spread), out_shardings=spread)
+    predicted = sharding.jit_rows(predict, mesh, arrays=2)
     train = dataset.train.gather(np.arange(len(dataset.train)))["label"]
     propensity = propensities(train.sum(axis=0), len(train), a=0.55, b=1.5)
 
@@ -95,8 +94,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=entry.name,
         entry=entry,

@@ -38,6 +38,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
+from experiments.accumulation import means
 from experiments.config import Rule, check_task, losses_of, mean_loss, one_of, resolve_loss
 from experiments.data.pairs import side_by_side
 from experiments.errors import BadInput
@@ -97,7 +98,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         )
     dataset = _load(config)
     classes = dataset.num_classes
-    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=2 * classes)
+    model = models.of_config(config, input_shape=dataset.input_shape, num_scores=2 * classes)
 
     first = _first(task)
     weigh, alone = WEIGHTINGS[task.weighting], task.tasks != "both"
@@ -112,19 +113,24 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         network = {name: part for name, part in params.items() if name != "scales"}
         return model.apply(network, inputs, key).reshape(-1, 2, classes)
 
+    def examples(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(losses [B, 2], whether the example is right [B, 2])."""
+        loss_key, dropout_key, _ = jax.random.split(key, 3)
+        scores = scores_of(params, batch["inputs"], dropout_key)
+        losses, right = [], []
+        for side in range(2):
+            found, stats = losses_of(
+                entry, arguments, scores[:, side], batch["label"][:, side], key=loss_key
+            )
+            losses.append(found)
+            right.append((stats.lead > 0).astype(found.dtype))
+        return jnp.stack(losses, axis=1), jnp.stack(right, axis=1)
+
     def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
-        loss_key, dropout_key, weight_key = jax.random.split(key, 3)
+        *_, weight_key = jax.random.split(key, 3)
 
         def task_losses(where: Any) -> tuple[jax.Array, jax.Array]:
-            scores = scores_of(where, batch["inputs"], dropout_key)
-            losses, leads = [], []
-            for side in range(2):
-                found, stats = losses_of(
-                    entry, arguments, scores[:, side], batch["label"][:, side], key=loss_key
-                )
-                losses.append(xloss.reduce(found))
-                leads.append(stats.lead)
-            return jnp.stack(losses), jnp.mean(jnp.stack(leads) > 0, axis=1, dtype=losses[0].dtype)
+            return means(examples, where, batch, key, config.accumulate)
 
         losses, accuracy = task_losses(params)
         metrics = {"accuracy": jnp.mean(accuracy)}
@@ -174,12 +180,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             "gradient_cosine": jnp.mean(every.cosines[:, 0, 1]),
         }
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: scores_of(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: scores_of(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], None]:
         found = over_split(
@@ -208,8 +209,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(init, optimizer, mesh),
-        step=make_step(propose, optimizer, schedule, mesh),
+        init=make_init(init, optimizer),
+        step=make_step(propose, optimizer, schedule),
         evaluate=evaluate,
         name=_name(config),
         entry=entry if first is None else catalogue.METHODS.get("sam_multitask"),

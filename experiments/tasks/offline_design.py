@@ -32,12 +32,13 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from experiments import models, sharding
+from experiments.accumulation import Terms, means
 from experiments.config import Rule, check_task, one_of
 from experiments.data.tf_bind import PLACES, load_tf_bind
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
 from experiments.optimizer import make_optimizer
-from experiments.step import Batch, Proposal, make_init, make_step
+from experiments.step import Batch, Proposal, descend, make_init, make_step
 from xloss import optim
 from xloss.catalogue import METHODS
 
@@ -73,7 +74,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     check_task(config, RULES)
     task = config.task
     dataset = load_tf_bind(config.data, seed=config.seed)
-    model = models.build(config.model, input_shape=dataset.input_shape, num_scores=None)
+    model = models.of_config(config, input_shape=dataset.input_shape, num_scores=None)
     known = dataset.train.gather(np.arange(len(dataset.train)))
     if task.designs > len(dataset.train):
         raise BadInput(
@@ -84,24 +85,24 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
     first = optim.ignite(**{key: task[key] for key in _OF_IGNITE})
     optimizer, schedule = make_optimizer(config, first if task.method == "ignite" else None)
 
-    def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
+    def predicted(params: Any, batch: Batch, key: jax.Array) -> jax.Array:
+        return model.apply(params, batch["inputs"], key)
+
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         targets = (batch["label"] - centre) / width
+        return Terms(jnp.square(predicted(params, batch, key) - targets))
 
-        def objective(where: Any) -> jax.Array:
-            return jnp.mean(jnp.square(model.apply(where, batch["inputs"], key) - targets))
+    descent = descend(objective, config.accumulate)
 
+    def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
         def mean_prediction(where: Any) -> jax.Array:
-            return jnp.mean(model.apply(where, batch["inputs"], key))
+            return means(predicted, where, batch, key, config.accumulate)
 
-        loss, gradient = jax.value_and_grad(objective)(params)
-        extra = {"mean_prediction_fn": mean_prediction, "grad_fn": jax.grad(objective)}
-        return Proposal(loss, gradient, {}, extra)
+        proposal = descent(params, batch, key)
+        return proposal._replace(extra=proposal.extra | {"mean_prediction_fn": mean_prediction})
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None) * width + centre,
-        in_shardings=(whole, spread),
-        out_shardings=spread,
+    predict = sharding.jit_rows(
+        lambda params, inputs: model.apply(params, inputs, None) * width + centre, mesh
     )
     held_out = dataset.validation.gather(
         np.arange(min(SHARPNESS_EXAMPLES, len(dataset.validation)))
@@ -143,8 +144,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(propose, optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(propose, optimizer, schedule),
         evaluate=evaluate,
         name=task.method,
         entry=METHODS.get(task.method),

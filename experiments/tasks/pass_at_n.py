@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 import xloss
 from experiments import data, models, sharding
+from experiments.accumulation import Terms
 from experiments.config import Rule, check_task, resolve_loss
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
@@ -51,24 +52,19 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             f"{entry.name!r}"
         )
     count = config.task.num_samples
-    model = models.build(
-        config.model, input_shape=dataset.input_shape, num_scores=dataset.num_classes
+    model = models.of_config(
+        config, input_shape=dataset.input_shape, num_scores=dataset.num_classes
     )
     optimizer, schedule = make_optimizer(config)
 
-    def objective(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict]:
+    def objective(params: Any, batch: Batch, key: jax.Array) -> Terms:
         scores = model.apply(params, batch["inputs"], key)
         # An answer of one token.
         losses = direct_coverage(scores[:, None], batch["label"][:, None], num_samples=count)
         stats = xloss.logit_statistics(scores, batch["label"])
-        return xloss.reduce(losses), {"cross_entropy": -jnp.mean(stats.log_prob)}
+        return Terms(losses, {"cross_entropy": -stats.log_prob})
 
-    whole, spread = sharding.replicated(mesh), sharding.over_data(mesh)
-    predict = jax.jit(
-        lambda params, inputs: model.apply(params, inputs, None),
-        in_shardings=(whole, spread),
-        out_shardings=spread,
-    )
+    predict = sharding.jit_rows(lambda params, inputs: model.apply(params, inputs, None), mesh)
 
     def evaluate(params: Any, split: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         found = over_split(
@@ -90,8 +86,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(model.init, optimizer, mesh),
-        step=make_step(descend(objective), optimizer, schedule, mesh),
+        init=make_init(model.init, optimizer),
+        step=make_step(descend(objective, config.accumulate), optimizer, schedule),
         evaluate=evaluate,
         name=f"direct_coverage, N = {count:g}",
         entry=entry,

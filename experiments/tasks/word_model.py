@@ -27,13 +27,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import models
+from experiments.computing import refuse_accumulate
 from experiments.config import Rule, check_task, one_of, resolve_loss
 from experiments.data.words import load_words
 from experiments.errors import BadInput
 from experiments.job import Job, over_split
 from experiments.models import output_layers
 from experiments.optimizer import make_optimizer
-from experiments.step import Batch, Proposal, make_init, make_step
+from experiments.step import Batch, make_init, make_step
 
 FIRST = (1, 5, 10, 20, 50)
 
@@ -62,6 +63,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         )
     entry, arguments = resolve_loss(config)
     if task.output == "spherical":
+        refuse_accumulate(config, "the spherical layer's own step is taken once a batch")
         output = output_layers.spherical(entry, arguments, task)
     elif task.output == "sampled":
         output = output_layers.sampled(entry, task.num_samples)
@@ -71,7 +73,7 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config.data, context=task.context, min_count=task.min_count, seed=config.seed
     )
     classes, width = dataset.num_classes, config.model.hidden[-1]
-    network = models.build(config.model, input_shape=dataset.input_shape, num_scores=classes)
+    network = models.of_config(config, input_shape=dataset.input_shape, num_scores=classes)
     optimizer, schedule = make_optimizer(config)
 
     def init(key: jax.Array) -> Any:
@@ -80,14 +82,6 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
             "network": network.init(network_key),
             "output": output.init(output_key, width, classes),
         }
-
-    def propose(params: Any, batch: Batch, key: jax.Array) -> Proposal:
-        dropout_key, output_key = jax.random.split(key)
-
-        def features(where: Any) -> jax.Array:
-            return network.apply(where, batch["inputs"], dropout_key)
-
-        return output.propose(features, params, batch["label"], output_key)
 
     @jax.jit
     def ranked(params: Any, batch: Batch) -> dict[str, jax.Array]:
@@ -106,8 +100,8 @@ def build(config: ConfigDict, mesh: Mesh) -> Job:
         config=config,
         dataset=dataset,
         mesh=mesh,
-        init=make_init(init, optimizer, mesh, output.own),
-        step=make_step(propose, optimizer, schedule, mesh, output.own),
+        init=make_init(init, optimizer, output.own),
+        step=make_step(output.propose(network, config.accumulate), optimizer, schedule, output.own),
         evaluate=evaluate,
         name=f"{task.output} {entry.name}",
         entry=entry,

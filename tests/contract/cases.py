@@ -17,6 +17,7 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "comp_sum": {"tau": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)},
     "generalized_cross_entropy": {"q": (0.0, 0.3, 0.7, 1.0)},
     "focal": {"gamma": (0.0, 0.5, 2.0)},
+    "poly_loss": {"epsilon": (-1.0, 0.0, 2.0)},
     "log_partition_penalty": {"coef": (0.0, 0.01, 1.0)},
     "ensloss": {"lam": (0.0, -0.7, 0.5), "tail_power": (1.0, 2.0)},
     "z_loss": {"a": (0.1, 1.0, 5.0), "b": (0.0, 1.5, 30.0), "eps": (1e-12, 0.5, 1.0)},
@@ -46,12 +47,20 @@ VALUES: dict[str, dict[str, tuple[float, ...]]] = {
     "mart": {"beta": (0.0, 1.0, 6.0)},
 }
 
+#: A number below the range of a hyperparameter in VALUES, where -1 is not one; None: any will do.
+TOO_LOW: dict[tuple[str, str], float | None] = {
+    ("ensloss", "lam"): None,
+    ("z_loss", "b"): None,
+    ("poly_loss", "epsilon"): -1.5,
+}
+
 #: More calls of the same loss that take another path: (loss, hyperparameters).
 VARIANTS: list[tuple[str, dict]] = [
     ("cross_entropy", {"label_smoothing": 0.1}),
     ("comp_sum", {"tau": 0.5}),
     ("comp_sum", {"tau": 2.0}),
     ("focal", {"gamma": 0.0}),
+    ("poly_loss", {"epsilon": -1.0}),
     ("z_loss", {"a": 0.5, "b": 10.0}),
     ("spherical_softmax", {"eps": 1e-6}),
     ("decoupled_softmax", {"reduce_positives": "sum"}),

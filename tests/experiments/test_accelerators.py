@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The heads compiled for an H200 and a TPU v5e; `make test-compile` brings the compilers."""
+"""The heads compiled for an H200 and a TPU v5e; `make compile-check` brings the compilers."""
 
 import importlib.util
 

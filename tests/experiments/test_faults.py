@@ -231,7 +231,7 @@ def test_no_space_for_the_arrays(tmp_path, monkeypatch):
 def test_no_space_for_the_manifest(tmp_path):
     """The manifest's file is a link to /dev/full: the kernel says ENOSPC to what is written."""
     (tmp_path / "failed" / "manifests").mkdir(parents=True)
-    link = tmp_path / "failed" / "manifests" / "8.partial"
+    link = tmp_path / "failed" / "manifests" / "8.json.partial"
     link.symlink_to("/dev/full")
     fails_and_goes_on(tmp_path, "No space left on device", link.unlink)
 

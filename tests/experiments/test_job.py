@@ -77,7 +77,7 @@ def test_one_device_and_eight_take_the_same_steps(config, monkeypatch):
     one_device = jax.make_mesh(
         (1, 1), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:1]
     )
-    monkeypatch.setattr(sharding, "make_mesh", lambda: one_device)
+    monkeypatch.setattr(sharding, "make_mesh", lambda model: one_device)
     np.testing.assert_allclose(eight, losses(build(config_of(config)), 5), rtol=1e-4)
 
 

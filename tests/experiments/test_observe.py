@@ -261,3 +261,21 @@ def test_memory_is_that_of_the_fullest_device_where_the_backend_tells():
     with_memory = Watch(Path("nowhere"), is_main=False, devices=[device(1, 5, 9)])
     assert with_memory.measures(0) == {"device_bytes_in_use": 1, "device_bytes_peak": 5}
     assert np.isfinite(with_memory.training_seconds)
+
+
+def test_the_process_that_waits_most_for_its_input_is_told(tmp_path, clock, monkeypatch):
+    with Watch(tmp_path, is_main=True, interval=1e6) as watch:
+        watch.begin(0, 10, 8)
+        watch.start_clock(0)
+        watch.input(lambda: clock.passes(1.0))
+        clock.passes(3.0)
+        watch.compare()  # one process: nothing to compare
+        assert "input_wait_share_greatest" not in watch.measures(1)
+        assert watch.status()["input_wait_shares"] is None
+        monkeypatch.setattr(observe.sharding, "of_processes", lambda own: [own, 0.75, 0.5])
+        watch.input(lambda: clock.passes(1.0))
+        clock.passes(1.0)
+        watch.compare()
+
+        assert watch.measures(2)["input_wait_share_greatest"] == 0.75
+        assert watch.status()["input_wait_shares"] == [0.5, 0.75, 0.5]

@@ -7,9 +7,9 @@ from absl import flags
 from experiments import run
 from experiments.errors import BadInput
 
-OURS = ("config", "workdir", "mode", "checkpoint", "overwrite", "seed", "max_steps", "profile",
-        "dry_run", "coordinator_address", "coordinator_port", "num_processes", "process_id",
-        "flagfile")  # fmt: skip
+OURS = ("config", "workdir", "mode", "topology", "checkpoint", "overwrite", "seed", "max_steps",
+        "profile", "dry_run", "coordinator_address", "coordinator_port", "num_processes",
+        "process_id", "startup_timeout", "flagfile")  # fmt: skip
 
 
 def test_help_explains_every_flag_and_exit_code():
@@ -43,6 +43,12 @@ def test_shipped_names_become_files_and_come_first():
 )
 def test_the_config_in_every_spelling(form):
     assert run.rewrite(["run", *form])[1].endswith("configs/digits.py")
+
+
+def test_of_a_key_that_is_set_twice_the_last_value_counts():
+    line = ["run", "--config=digits", "--config.model.hidden=(16,)", "--seed=1"]
+    again = ["--config.model.hidden=(8,)", "--config.steps=3"]
+    assert run.rewrite([*line, *again])[2:] == ["--seed=1", *again]
 
 
 def test_eval_and_export_need_no_config():

@@ -48,3 +48,5 @@ def test_the_table_says_what_is_met_and_what_is_not():
         "-3.00 % (missed: less) | |"
     )
     assert lines[7] == f"| change from 2 | goal 2 % |{' +0.00 % (met) |' * 4} |"
+    assert lines[-1].startswith("Of the 3 bytes") and lines[-1].endswith("read and write 2,048.")
+    assert "bytes that" not in table("digits", [shares[0], shares[0]])

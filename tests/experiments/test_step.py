@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from experiments import figures, sharding
+from experiments.accumulation import Terms
 from experiments.config import Rule, check_task, load_file, locate, validate
 from experiments.errors import BadInput
 from experiments.job import build
@@ -31,9 +32,9 @@ def init_params(_key):
 
 def one_step(propose, optimizer, schedule):
     mesh = sharding.make_mesh()
-    state = make_init(init_params, optimizer, mesh)(jax.random.key(0))
+    state = make_init(init_params, optimizer)(jax.random.key(0))
     batch = sharding.to_devices({"inputs": np.zeros((8, 2), np.float32)}, mesh)
-    return make_step(propose, optimizer, schedule, mesh)(state, batch)
+    return jax.jit(make_step(propose, optimizer, schedule))(state, batch)
 
 
 def test_a_first_transform_makes_the_gradient_from_the_tasks_function():
@@ -71,7 +72,7 @@ def test_one_objective_offers_its_gradient_anywhere_over_the_same_batch():
 
     def objective(params, batch, key):
         noise = jax.random.normal(key, ())  # the same key at both places: it cancels
-        return jnp.sum(jnp.square(params["w"])) / 2 + noise * jnp.sum(params["w"]), {}
+        return Terms(jnp.sum(jnp.square(params["w"])) / 2 + noise * jnp.sum(params["w"]))
 
     state, metrics = one_step(descend(objective), *make_optimizer(config_of(), first))
     np.testing.assert_allclose(state["params"]["w"], [2.5, 3.5], rtol=1e-6)
@@ -80,7 +81,8 @@ def test_one_objective_offers_its_gradient_anywhere_over_the_same_batch():
 
 def test_transforms_without_extra_arguments_are_given_none():
     state, _ = one_step(
-        descend(lambda params, batch, key: (jnp.sum(params["w"]), {})), *make_optimizer(config_of())
+        descend(lambda params, batch, key: Terms(jnp.sum(params["w"]))),
+        *make_optimizer(config_of()),
     )
     np.testing.assert_allclose(state["params"]["w"], [2.5, 3.5], rtol=1e-6)
 

@@ -99,6 +99,8 @@ def test_finished_members_are_skipped_and_a_torn_one_is_made_again(trained, tmp_
     told = json.loads(next((tmp_path / "members").glob("*-2.json")).read_text())
     assert told["config"]["seed"] == 2 and told["overrides"]["loss.name"] == "comp_sum"
 
+    assert told["made_with"]["versions"]["jax"] == jax.__version__ and told["seconds"] >= 0
+
     trained.clear()
     config = sweep.configure(DIGITS, {"loss.name": "comp_sum", "loss.tau": "0.5"})
     sweep.member_path(tmp_path, config, 1).write_text('{"final": {')
@@ -351,6 +353,17 @@ def test_rows_are_sorted_by_validation_alone_and_the_choice_is_listed(tmp_path):
     assert ascending.splitlines()[4].startswith("| a low")
     with pytest.raises(BadInput, match="--select: expected one of .* did you mean 'accuracy'"):
         write_table(tmp_path, settings, select="acuracy")
+
+
+def test_a_table_says_what_its_members_were_made_with(tmp_path):
+    old, new = member(0, 0.8), member(1, 0.9)
+    versions = {"python": "3.11.7", "jax": "0.10.2"}
+    made = {"versions": versions, "devices": "1 x H200 (gpu)", "commit": "abc1234"}
+    new |= {"made_with": made, "seconds": 2.0}
+    text = write_table(tmp_path, [("a", {}, [old, new])], select=None)
+    said = "Python 3.11.7, jax 0.10.2; 1 x H200 (gpu); commit abc1234; 2 s for 1 of 2 members."
+    assert text.endswith(f"\n\nMade with: {said}")
+    assert "Made with" not in write_table(tmp_path, [("a", {}, [old])], select=None)
 
 
 def test_curves_are_of_members_that_have_all_of_them():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiling for machines that are not there."""
 
+import dataclasses
 import importlib.util
 
 import jax
@@ -40,18 +41,41 @@ MENTIONS = """
 @pytest.mark.parametrize("line", FORMS)
 def test_every_form_of_a_collective_is_sized(line):
     kind, size = FORMS[line]
-    assert topology.collectives(f"HloModule m\n\n  {line}\n{MENTIONS}") == {kind: (1, size)}
+    found = topology.each_collective(f"HloModule m\n\n  {line}\n{MENTIONS}")
+    assert found == [topology.Collective(kind, size, 0)]
 
 
-def test_collectives_are_counted_with_the_bytes_of_their_results():
-    text = """
-      %a = f32[8,4]{1,0} all-reduce(%x), replica_groups={}
-      %b = (f32[3]{0}, bf16[2,2]{1,0}) all-reduce(%x, %y), to_apply=%sum
-      %c = (f32[4]{0}, f32[16]{0}) all-gather-start(%z), dimensions={0}
-      %d = f32[16]{0} all-gather-done(%c)
-      %e = f32[] add(%p, %q)
-    """
-    assert topology.collectives(text) == {"all-reduce": (2, 128 + 12 + 8), "all-gather": (1, 64)}
+@pytest.mark.parametrize(
+    ("groups", "devices"),
+    [
+        ("{{0,4},{1,5},{2,6},{3,7}}", 2),
+        ("[4,64]<=[64,4]T(1,0)", 64),
+        ("mesh['a'=64,'b'=1,'c'=4] {'a','b'}", 64),
+        ("mesh['a'=1,'b'=4,'c'=64], device_ids=([64,4]T(1,0)) {'b'}", 4),
+        ("{}", 0),
+    ],
+)
+def test_the_devices_of_a_collective_are_counted_in_every_spelling(groups, devices):
+    line = f"%a = f32[2]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%sum"
+    assert topology.each_collective(line) == [topology.Collective("all-reduce", 8, devices)]
+
+
+def test_collectives_are_added_up_by_kind_and_by_the_devices_that_they_go_over():
+    each = (
+        topology.Collective("all-reduce", 128, 4),
+        topology.Collective("all-gather", 64, 0),
+        topology.Collective("all-reduce", 8, 2),
+        topology.Collective("all-reduce", 12, 4),
+    )
+    found = topology.Report(
+        temporaries=30, arguments=20, results=15, in_place=5, peak=50, flops=1.0, each=each
+    )
+    assert found.collectives == {"all-reduce": (3, 148), "all-gather": (1, 64)}
+    assert topology.listed(found.by_group, str) == (
+        "1 all-gather of all (64), 1 all-reduce of 2 (8), 2 all-reduce of 4 (140)"
+    )
+    assert topology.listed({}, str) == "none"
+    assert found.needed == 60 and dataclasses.replace(found, peak=70).needed == 70
 
 
 def test_the_collectives_of_a_real_program():
@@ -59,7 +83,7 @@ def test_the_collectives_of_a_real_program():
     x = jax.ShapeDtypeStruct((16, 4), jnp.float32, sharding=NamedSharding(mesh, P("data")))
     program = jax.jit(lambda x: jnp.sum(x, axis=0)).lower(x).compile()
     found = topology.report(program)
-    assert found.collectives == {"all-reduce": (1, 16)}
+    assert found.each == (topology.Collective("all-reduce", 16, 8),)
     assert found.arguments == 2 * 4 * 4 and found.results == 16
 
     assert found.peak == 0 or found.peak >= found.arguments

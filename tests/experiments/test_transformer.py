@@ -96,6 +96,42 @@ def test_attention_and_mlp_kernels_can_be_told_by_their_names():
                    if "attention/" in name)  # fmt: skip
 
 
+def test_stacked_blocks_are_the_same_blocks_in_a_loop():
+    one_by_one, stacked = build(qk_norm=True), build(qk_norm=True, stacked=True)
+    params = one_by_one.init(jax.random.key(0))
+    loop = {name: part for name, part in params.items() if not name.startswith("block_")}
+    loop["blocks"] = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(params[f"block_{layer}"] for layer in range(2))
+    )
+    drawn = stacked.init(jax.random.key(0))
+    assert names_of(drawn) == names_of(loop)
+    kernel = np.asarray(drawn["blocks"]["attention"]["query"]["kernel"])
+    assert (kernel[0] != kernel[1]).all()  # each block has its own draw, as wide as ever
+    assert 0.5 < kernel.std() * np.sqrt(8) < 1.5
+
+    expected, peaks = one_by_one.apply(params, TOKENS, None, greatest=True)
+    found, same = jax.jit(lambda p: stacked.apply(p, TOKENS, None, greatest=True))(loop)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(same, peaks, rtol=1e-5)
+
+
+def test_dropout_in_a_loop_is_another_one_in_every_block():
+    model = build(dropout=0.5, stacked=True, depth=2)
+    params, apply = model.init(jax.random.key(0)), jax.jit(model.apply)
+    # Blocks that add ones: what dropout leaves of them is 0 or 2 for each block and layer.
+    params["embedding"]["embedding"] *= 0.0
+    params["positions"] *= 0.0
+    params["blocks"] = jax.tree.map(jnp.zeros_like, params["blocks"])
+    params["blocks"]["mlp"]["down"]["bias"] += 1.0
+    params["blocks"]["attention"]["out"]["bias"] += 10.0
+    params["final_norm"]["scale"] = jnp.ones(8)
+    rows = np.asarray(apply(params, np.zeros((40, 5), np.int32), jax.random.key(1)))
+    again = np.asarray(apply(params, np.zeros((40, 5), np.int32), jax.random.key(1)))
+    np.testing.assert_array_equal(rows, again)
+    # One mask for both blocks would leave two values for each of the layers, 4 in all.
+    assert max(len(np.unique(row.round(4))) for row in rows.reshape(-1, 8)) > 4
+
+
 def test_dropout_follows_its_key_and_seeds_can_be_trained_together():
     model = build(dropout=0.5, depth=1)
     keys = jax.random.split(jax.random.key(0))
@@ -121,6 +157,7 @@ def test_dropout_follows_its_key_and_seeds_can_be_trained_together():
         ({"heads": 3}, "config.model.heads: expected a divisor of the width 8, got 3"),
         ({"mlp_ratio": 1.5}, "config.model.mlp_ratio: expected an integer >= 1, got 1.5"),
         ({"qk_norm": 1}, "config.model.qk_norm: expected True or False, got 1"),
+        ({"stacked": "yes"}, "config.model.stacked: expected True or False, got 'yes'"),
         ({"dropout": 1.0}, r"config.model.dropout: expected a number in \[0, 1\), got 1.0"),
         ({"dropout": "half"}, "config.model.dropout: .*'half'"),
         ({"dept": 2}, r"config.model.dept: .*did you mean 'depth'\?"),

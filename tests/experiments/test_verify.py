@@ -33,7 +33,7 @@ def test_every_loss_has_a_row_and_the_counts_add_up():
     for entry in LOSSES.values():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{entry.name}` "))
         assert entry.title in row and entry.evidence in row
-        if entry.slug:
+        if entry.slug in golden.slugs():
             counts = re.search(r"(\d+) / (\d+) / (\d+) / (\d+)", row)
             passed, skipped, waiting, total = map(int, counts.groups())
             assert passed + skipped + waiting == total == len(golden.load(entry.slug))

@@ -3,6 +3,8 @@
 
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -103,3 +105,64 @@ def test_the_evaluation_holds_the_log_odds(tmp_path, task):
         assert sorted(arrays) == ["index", "labels", "log_odds", "scores"]
         np.testing.assert_allclose(arrays["log_odds"], [1.0, 3.0])
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.npz"]
+
+
+class Processes:
+    """Several processes that agree, each of them a thread."""
+
+    def __init__(self, count: int):
+        self.count, self.told = count, [""] * count
+        self._barrier, self._own = threading.Barrier(count), threading.local()
+
+    def index(self) -> int:
+        return self._own.index
+
+    def agree(self, problem: str) -> str:
+        self.told[self.index()] = problem
+        self._barrier.wait(timeout=20)
+        found = next(filter(None, self.told), "")
+        self._barrier.wait(timeout=20)
+        return found
+
+    def check(self, index: int, root) -> None:
+        self._own.index = index
+        workdir.check_shared(root)
+
+
+@pytest.fixture
+def processes(monkeypatch) -> Processes:
+    made = Processes(3)
+    monkeypatch.setattr(workdir.jax, "process_count", lambda: made.count)
+    monkeypatch.setattr(workdir.jax, "process_index", made.index)
+    monkeypatch.setattr(workdir.sharding, "agree", made.agree)
+    monkeypatch.setattr(workdir, "SEEN_WITHIN", 0.3)
+    return made
+
+
+def checked(processes: Processes, roots) -> list[BadInput | None]:
+    with ThreadPoolExecutor(processes.count) as pool:
+        started = [pool.submit(processes.check, i, root) for i, root in enumerate(roots)]
+        return [future.exception(timeout=20) for future in started]
+
+
+def test_processes_that_share_a_directory_leave_nothing_in_it(tmp_path, processes):
+    (tmp_path / "shared-0123.probe").touch()  # a run was killed right there
+    assert checked(processes, [tmp_path] * 3) == [None] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_with_a_directory_of_its_own_stops_all(tmp_path, processes):
+    roots = [tmp_path / name for name in ("a", "a", "b")]
+    for root in set(roots):
+        root.mkdir()
+    said = {str(error) for error in checked(processes, roots)}
+    (line,) = said
+    assert line.startswith("--workdir: process 2 does not see the workdir of process 0, ")
+    assert f"{roots[0]} on " in line and f"(it looked in {roots[2]} on " in line
+    assert [*roots[0].iterdir(), *roots[2].iterdir()] == []
+
+
+def test_a_directory_that_process_0_cannot_write_stops_all(tmp_path, processes):
+    (tmp_path / "file").touch()
+    said = {str(error) for error in checked(processes, [tmp_path / "file"] * 3)}
+    assert said == {f"--workdir: cannot write {tmp_path / 'file'}: Not a directory"}

@@ -22,6 +22,7 @@ from xloss.classification import (
     generalized_cross_entropy,
     log_partition_penalty,
     margin_loss,
+    poly_loss,
 )
 
 BATCH, CLASSES = 512, 32_000
@@ -62,6 +63,7 @@ OBJECTIVES = {
     "cross_entropy": (cross_entropy,),
     "generalized_cross_entropy": (generalized_cross_entropy,),
     "focal": (focal,),
+    "poly_loss": (poly_loss,),
     "margin_loss": (bound,),
     "log_partition_penalty without labels": (lambda z, _: log_partition_penalty(z),),
     "cross_entropy and penalty": (with_penalty,),

@@ -49,7 +49,7 @@ def assert_same(mine, theirs):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (2, 4)])
+@pytest.mark.parametrize("shape", [(1, 4), (2, 4), (4, 1)])
 def test_under_jit_classes_over_devices_give_the_same_gradients(shape, x64):
     arrays = problem(TOKENS, CLASSES)
     mesh = mesh_of(*shape)
@@ -205,3 +205,20 @@ def test_devices_exchange_one_maximum_and_the_sums_that_are_used(fields, numbers
     reduced, others = exchanged(program)
     assert others == []
     assert reduced <= 4 * (numbers * tokens + tokens * width)
+
+
+def test_bfloat16_under_jit_is_summed_over_devices_in_float32():
+    arrays = problem(TOKENS, CLASSES)
+    h, w, _, labels = placed(mesh_of(2, 4), *arrays)
+    h, w = h.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
+
+    def loss(h, w, **where_classes):
+        return jnp.mean(-linear_statistics(h, w, labels, **where_classes).log_prob)
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnames=("mesh", "class_axis"))
+    spread = gradient(h, w, mesh=mesh_of(2, 4), class_axis="model")
+    for mine, theirs in zip(spread, gradient(h, w), strict=True):
+        assert mine.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            mine.astype(jnp.float32), theirs.astype(jnp.float32), rtol=0.02, atol=2e-4
+        )

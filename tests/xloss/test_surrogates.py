@@ -27,6 +27,10 @@ FORMULAS = {
     "tangent": ({}, lambda m: (2 * np.arctan(m) - 1) ** 2),
     "comp_sum": ({"tau": 0.4}, lambda m: ((1 + np.exp(-m)) ** 0.6 - 1) / 0.6),
     "focal": ({"gamma": 1.5}, lambda m: (1 + np.exp(m)) ** -1.5 * np.log1p(np.exp(-m))),
+    "poly_loss": (
+        {"epsilon": 1.5},
+        lambda m: np.logaddexp(0, -m) + 1.5 * np.exp(-np.logaddexp(0, m)),
+    ),
     "inv_hinge": ({}, lambda m: np.where(m > 1, 1 / np.maximum(m, 1) - 1, 1 - m)),
     "log_hinge": ({}, lambda m: np.where(m > 1, -np.log(np.maximum(m, 1)), 1 - m)),
     "inv_log_hinge": (
@@ -80,6 +84,7 @@ def test_extreme_margins_give_no_nan_and_finite_slopes():
     [
         ("comp_sum", "tau", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0]),
         ("focal", "gamma", [0.0, 0.5, 1.0, 2.0, 5.0]),
+        ("poly_loss", "epsilon", [-1.0, 0.0, 2.0]),
         ("sigmoid", "slope", [0.1, 1.0, 10.0]),
         ("rho_margin", "rho", [0.1, 1.0, 10.0]),
     ],

@@ -52,7 +52,7 @@ class RobustnessReport:
 
     @property
     def robust_accuracy(self) -> float:
-        """Share of all examples that no attack broke: an upper bound on what others leave."""
+        """Share of the examples that no attack broke, an upper bound on what others leave."""
         return float(np.mean(self.robust))
 
     def __str__(self) -> str:
@@ -89,11 +89,11 @@ def robust_accuracy(
     Definition: an example counts if it is classified correctly (a tie is a mistake) on the clean
     input and on every input that any of the attacks visits. The attacks::
 
-        "apgd-ce", "apgd-dlr"  :func:`apgd` on cross-entropy, on DLR
-        "apgd-t"               :func:`apgd` on targeted DLR, towards each of the num_targets classes
+        "apgd-ce", "apgd-dlr"  apgd on cross-entropy, on DLR
+        "apgd-t"               apgd on targeted DLR, towards each of the num_targets classes
                                of greatest clean logit in turn
-        "square"               :func:`square` (linf)
-        "pgd-40"               :func:`pgd` on the margin with 40 steps, or any other number
+        "square"               square (linf)
+        "pgd-40"               pgd on the margin with 40 steps, or any other number
 
     Args:
       apply_fn: inputs [B, features] -> logits [B, K], each example by itself, in evaluation mode;

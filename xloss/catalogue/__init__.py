@@ -37,6 +37,7 @@ __all__ = [
     "METHODS",
     "Entry",
     "Method",
+    "cite",
     "entry",
     "get",
     "resolve",
@@ -67,12 +68,40 @@ def get(name: str) -> Callable[..., Any]:
       >>> xloss.get("comp_sum") is xloss.classification.comp_sum
       True
     """
-    if name in METHODS:
-        return METHODS[name].function
-    if name not in LOSSES:
-        known = [*LOSSES, *METHODS]
-        raise ValueError(f"catalogue: expected a loss, got {name!r}{_hint(name, known)}")
-    return LOSSES[name].function
+    return _row(name).function
+
+
+def cite(name: str) -> str:
+    """Returns the BibTeX entry of the paper that a loss or method is from.
+
+    Functions of one paper have the same entry, key included: a bibliography may be put together
+    from the names that a run used.
+
+    Args:
+      name: a name of the catalogue, such as "comp_sum", "sam" or "kendall_tau".
+
+    Returns:
+      One entry in ASCII, several lines: "inproceedings", "article" or, for what is on arXiv only,
+      "misc"; with the arXiv id where there is one.
+
+    Raises:
+      ValueError: no such name; the message has the nearest match.
+
+    Example:
+      >>> print(cite("aldr_kl"))
+      @inproceedings{zhu2023label,
+        title = {{Label Distributionally Robust Losses for Multi-class Classification:
+                  Consistency, Robustness and Adaptivity}},
+        author = {Zhu, Dixian and Ying, Yiming and Yang, Tianbao},
+        booktitle = {ICML},
+        year = {2023},
+        eprint = {2112.14869},
+        archivePrefix = {arXiv},
+      }
+    """
+    from xloss.catalogue.citation import bibtex  # the authors of 80 papers: for those who cite
+
+    return bibtex(_row(name))
 
 
 def resolve(spec: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
@@ -112,6 +141,14 @@ def resolve(spec: Mapping[str, Any]) -> tuple[Entry, dict[str, Any]]:
         mine = {name: given.pop(name) for name in parameters if name in given}
         given["surrogate"] = surrogates.bind(surrogate, **mine)
     return found, given
+
+
+def _row(name: str) -> Entry | Method:
+    row = METHODS.get(name) or LOSSES.get(name)
+    if row is None:
+        hint = _hint(name, [*LOSSES, *METHODS])
+        raise ValueError(f"catalogue: expected a loss or method, got {name!r}{hint}")
+    return row
 
 
 def _hint(name: Any, options: Iterable[str]) -> str:

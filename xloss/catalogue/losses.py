@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of the losses, by family. See `xloss.catalogue` for what drives on them."""
 
-from xloss import adversarial, classification
+from xloss import classification
+from xloss.catalogue.attacked import ATTACKED
 from xloss.catalogue.rows import AUTHORS_CODE, DERIVED, Entry
 
 LOSSES: dict[str, Entry] = {
@@ -222,6 +223,16 @@ LOSSES: dict[str, Entry] = {
             evidence=DERIVED,
         ),
         Entry(
+            name="poly_loss",
+            function=classification.poly_loss,
+            family="classification",
+            title=("PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions"),
+            arxiv="2204.12511",
+            needs=("log_odds",),
+            evidence=DERIVED,
+            slug="poly_loss",
+        ),
+        Entry(
             name="decoupled_softmax",
             function=classification.decoupled_softmax,
             family="classification",
@@ -323,59 +334,6 @@ LOSSES: dict[str, Entry] = {
             temporaries=1.26,
             slug="harmonic",
         ),
-        Entry(
-            name="smooth_adversarial_comp_sum",
-            function=adversarial.smooth_adversarial_comp_sum,
-            family="adversarial",
-            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
-            arxiv="2304.07288",
-            needs=("logits", "adversarial_logits"),
-            evidence=DERIVED,
-            temporaries=2.26,
-            slug="comp_sum",
-        ),
-        Entry(
-            name="adversarial_rho_margin",
-            function=adversarial.adversarial_rho_margin,
-            family="adversarial",
-            title="Cross-Entropy Loss Functions: Theoretical Analysis and Applications",
-            arxiv="2304.07288",
-            needs=("candidate_logits",),
-            evidence=DERIVED,
-            temporaries=2.01,
-            slug="comp_sum",
-        ),
-        Entry(
-            name="trades",
-            function=adversarial.trades,
-            family="adversarial",
-            title="Theoretically Principled Trade-off between Robustness and Accuracy",
-            arxiv="1901.08573",
-            needs=("logits", "adversarial_logits"),
-            evidence=AUTHORS_CODE,
-            temporaries=6.02,
-            slug="adversarial_attacks",
-        ),
-        Entry(
-            name="mart",
-            function=adversarial.mart,
-            family="adversarial",
-            title="Improving Adversarial Robustness Requires Revisiting Misclassified Examples",
-            arxiv=None,
-            needs=("logits", "adversarial_logits"),
-            evidence=AUTHORS_CODE,
-            temporaries=11.51,
-            slug="adversarial_attacks",
-        ),
-        Entry(
-            name="madry",
-            function=adversarial.madry,
-            family="adversarial",
-            title="Towards Deep Learning Models Resistant to Adversarial Attacks",
-            arxiv="1706.06083",
-            needs=("adversarial_logits",),
-            evidence=DERIVED,
-            slug="adversarial_attacks",
-        ),
+        *ATTACKED,
     )
 }

@@ -43,7 +43,7 @@ class Entry:
         of one array, where it takes two); a test pins it.
       exact_gradient: False if the gradient is injected, so that the value is no loss.
       evidence: one of EVIDENCE.
-      slug: name of the golden file and spec, if it has one.
+      slug: what its golden file and its file of invariants are called, if it has any.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Method:
       arxiv: arXiv id, or None where the paper has none.
       evidence: one of EVIDENCE.
       cost: what a step or a call costs, such as "2 gradients"; empty where nothing is worth saying.
-      slug: name of the golden file and spec, if it has one.
+      slug: what its golden file and its file of invariants are called, if it has any.
     """
 
     name: str

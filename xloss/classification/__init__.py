@@ -44,6 +44,7 @@ from xloss.classification.log_partition_penalty import log_partition_penalty
 from xloss.classification.margin_loss import margin_loss
 from xloss.classification.max_margin import crammer_singer, weston_watkins
 from xloss.classification.normalized_cross_entropy import active_passive, normalized_cross_entropy
+from xloss.classification.poly_loss import poly_loss
 from xloss.classification.robust_log_loss import robust_log_loss
 from xloss.classification.soft_top_k import log_soft_top_k, soft_top_k, soft_top_k_loss
 from xloss.classification.spherical import spherical_softmax, taylor_softmax, z_loss
@@ -96,6 +97,7 @@ __all__ = [
     "mean_absolute_error",
     "normalized_cross_entropy",
     "pass_at_k",
+    "poly_loss",
     "reverse_cross_entropy",
     "robust_log_loss",
     "sample_lam",

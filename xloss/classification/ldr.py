@@ -2,7 +2,7 @@
 """LDR-KL: the worst case over what the label may have been, with a KL penalty.
 
 Zhu, Ying and Yang. A temperature with a margin: between the multi-class hinge, cross-entropy and a
-linear loss. Reach for it under label noise; :mod:`xloss.classification.aldr` chooses the
+linear loss. Reach for it under label noise; :func:`aldr_kl` chooses the
 temperature of each example.
 """
 

@@ -116,7 +116,7 @@ def active_passive(
     Raises:
       TypeError: wrong dtypes, or scores and labels of the same shape (see binary_statistics).
       ValueError: shapes that do not fit, an unknown passive loss, a or q beside one without,
-      numbers out of range.
+        numbers out of range.
 
     Numerics:
       That of its parts.

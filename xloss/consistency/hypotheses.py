@@ -67,7 +67,7 @@ class Linear:
 
     @property
     def least(self) -> float:
-        """A at x = 0: the bound that holds whatever the distribution of x."""
+        """The bound that holds whatever the distribution of x, A at x = 0."""
         return float(linear_bound(self.weight, self.bias))
 
     def bound(self, x: ArrayLike) -> np.ndarray:
@@ -121,7 +121,7 @@ class OneHiddenLayer:
 
     @property
     def least(self) -> float:
-        """A at x = 0: the bound that holds whatever the distribution of x."""
+        """The bound that holds whatever the distribution of x, A at x = 0."""
         return float(nn_bound(self.outer, self.weight, self.bias))
 
     def bound(self, x: ArrayLike) -> np.ndarray:

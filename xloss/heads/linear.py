@@ -98,7 +98,7 @@ def linear_statistics(
     Evidence: published formula, derived and checked.
 
     References:
-      Wijmans, Huval, Hertzberg, Koltun, Kraehenbuehl, "Cut Your Losses in Large-Vocabulary
+      Wijmans, Huval, Hertzberg, Koltun, Krähenbühl, "Cut Your Losses in Large-Vocabulary
       Language Models", ICLR 2025, arXiv 2411.09009 (class blocks, recomputed); Shoeybi et al.,
       "Megatron-LM", 2019, arXiv 1909.08053 (classes over devices). Departure from the former: no
       gradient is filtered, every one is exact.

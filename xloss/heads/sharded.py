@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from xloss import numerics
 from xloss.heads.engine import Arrays
 from xloss.typing import Array, PyTree
 
@@ -145,7 +146,11 @@ def unified(
     if not union:
         return arrays, tokens, shared
     known = union - {class_axis}
-    hidden, columns, bias, settings = _cast(arrays.learned, union)
+    _, *others = arrays.learned
+    columns, bias, settings = _cast(others, union)
+    # Its gradient is summed over devices in float32: the sum is finer than in bfloat16, which XLA's
+    # CPU compiler cannot sum here at all (it aborts).
+    hidden = _cast(numerics.promote(arrays.hidden), union).astype(arrays.hidden.dtype)
     labels, tokens, shared = _cast((arrays.labels, tokens, shared), known)
     arrays = dataclasses.replace(
         arrays, hidden=hidden, columns=columns, bias=bias, settings=settings, labels=labels
