@@ -96,14 +96,15 @@ def pytest_collection_finish(session):
 
 
 #: Linux allows a process 65,530 mappings of memory; XLA takes a few for every program that it
-#: compiles, and can die without a word when there are no more. A worker compiles thousands.
-MOST_MAPS, CHECKED_EVERY = 30_000, 25
+#: compiles, and can die without a word when there are no more. A worker compiles thousands, which
+#: take 5 GB at 25,000 mappings.
+MOST_MAPS, CHECKED_EVERY = 15_000, 25
 _MAPS = Path("/proc/self/maps")
 _finished = itertools.count(1)
 
 
 def pytest_runtest_teardown(item):
-    """Drops what was compiled so far before a worker has too many mappings."""
+    """Drops what was compiled so far before a worker has too many mappings, or too much memory."""
     del item
     if next(_finished) % CHECKED_EVERY or not _MAPS.exists():
         return
