@@ -26,6 +26,12 @@ def problem(dtype=np.float64):
     return scores, labels, logits, classes, jnp.asarray(rng.uniform(size=EXAMPLES) > 0.3)
 
 
+@functools.cache
+def value_and_slope(metric):
+    """The loss and its gradient, as one program."""
+    return jax.jit(jax.value_and_grad(functools.partial(anyloss, metric=metric)))
+
+
 def test_hard_decisions_cost_one_minus_the_metric(x64):
     scores, labels, logits, classes, _ = problem()
     y, guess = np.asarray(labels), np.asarray(scores > 0)
@@ -112,7 +118,7 @@ def test_a_batch_twice_costs_the_same_and_masked_examples_are_as_if_removed(x64)
         for name in ("f_beta", "matthews"):
             run = functools.partial(anyloss, metric=name, steepness=10.0)
             removed = run(z[kept], y[kept])
-            masked, gradient = jax.value_and_grad(run)(z, y, where=where)
+            masked, gradient = value_and_slope(name)(z, y, where=where, steepness=10.0)
             np.testing.assert_allclose(masked, removed, rtol=1e-12)
             assert np.all(np.isfinite(gradient)) and not np.any(gradient[~kept])
         twice = run(jnp.concatenate([z[kept]] * 2), jnp.concatenate([y[kept]] * 2))
@@ -127,10 +133,8 @@ def test_a_set_over_devices_needs_the_counts_of_all_of_them(x64):
         return anyloss(z, y, metric="g_mean", where=w, axis_name="data", steepness=10.0)
 
     spread = jax.shard_map(local, mesh=mesh, in_specs=(P("data"),) * 3, out_specs=P())
-    value, gradient = jax.value_and_grad(spread)(scores, labels, where)
-    whole, slope = jax.value_and_grad(anyloss)(
-        scores, labels, metric="g_mean", where=where, steepness=10.0
-    )
+    value, gradient = jax.jit(jax.value_and_grad(spread))(scores, labels, where)
+    whole, slope = value_and_slope("g_mean")(scores, labels, where=where, steepness=10.0)
     np.testing.assert_allclose(value, whole, rtol=1e-12)
     np.testing.assert_allclose(gradient, slope, atol=1e-14)
 
@@ -141,16 +145,14 @@ def test_an_empty_class_costs_nothing_and_has_a_finite_gradient(x64):
     for labels, rate in ((nobody, "recall"), (1 - nobody, "specificity")):
         assert anyloss(scores, labels, metric=rate) == 0.0
         for name in METRICS:
-            loss, gradient = jax.value_and_grad(anyloss)(scores, labels, metric=name)
+            loss, gradient = value_and_slope(name)(scores, labels)
             assert np.isfinite(loss) and np.all(np.isfinite(gradient)), name
     assert anyloss(scores, nobody, metric="f_beta") == 1.0
     for name in METRICS:  # nothing at all
         assert 0.0 <= anyloss(scores[:0], nobody[:0], metric=name) <= 1.0
     # All positives wrong and saturated: the root of G-mean is finite.
     wrong = jnp.where(nobody == 0, -800.0, 0.0)
-    gradient = jax.grad(functools.partial(anyloss, metric="g_mean"))(
-        wrong, (jnp.arange(EXAMPLES) < 3).astype(jnp.int32)
-    )
+    _, gradient = value_and_slope("g_mean")(wrong, (jnp.arange(EXAMPLES) < 3).astype(jnp.int32))
     assert np.all(np.isfinite(gradient))
 
 

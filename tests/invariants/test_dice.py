@@ -53,6 +53,17 @@ def test_hard_predictions_without_smoothing_cost_one_minus_f1(beta, x64):
         np.testing.assert_allclose(macro, 1 - f1_score(classes, best, average="macro"), rtol=1e-9)
 
 
+def losses_and_slope(run, z):
+    """The losses and the gradient of their sum, as one program."""
+
+    @jax.jit
+    def program(z):
+        losses, pull = jax.vjp(run, z)
+        return losses, pull(jnp.ones_like(losses))[0]
+
+    return program(z)
+
+
 def test_even_tversky_with_half_the_smoothing_is_dice(x64):
     scores, labels, logits, classes, where = problem()
     for z, y, level in (
@@ -73,7 +84,7 @@ def test_masked_examples_are_as_if_removed(x64):
     ):  # fmt: skip
         for loss in (functools.partial(dice, alpha=0.3), tversky):
             run = functools.partial(loss, level=level)
-            masked, pull = jax.vjp(lambda z, run=run, y=y: run(z, y, where=where), z)
+            masked, gradient = losses_and_slope(functools.partial(run, labels=y, where=where), z)
             removed = run(z[kept], y[kept])
             if level == "example":
                 assert np.all(masked[~kept] == 0)
@@ -81,7 +92,6 @@ def test_masked_examples_are_as_if_removed(x64):
             else:
                 masked_kept = masked
             np.testing.assert_allclose(masked_kept, removed, rtol=1e-12)
-            gradient = pull(jnp.ones_like(masked))[0]
             assert np.all(np.isfinite(gradient)) and not np.any(gradient[~kept])
 
 
@@ -94,8 +104,8 @@ def test_a_set_over_devices_needs_the_sums_of_all_of_them(x64):
             return loss(z, y, where=w, axis_name="data")
 
         spread = jax.shard_map(local, mesh=mesh, in_specs=(P("data"),) * 3, out_specs=P())
-        value, gradient = jax.value_and_grad(spread)(scores, labels, where)
-        whole, slope = jax.value_and_grad(loss)(scores, labels, where=where)
+        value, gradient = jax.jit(jax.value_and_grad(spread))(scores, labels, where)
+        whole, slope = jax.jit(jax.value_and_grad(loss))(scores, labels, where=where)
         np.testing.assert_allclose(value, whole, rtol=1e-12)
         np.testing.assert_allclose(gradient, slope, atol=1e-14)
         parts = [
@@ -125,8 +135,7 @@ def test_saturated_scores_have_finite_gradients(dtype):
     for alpha in (0.0, 0.01, 1.0):
         for z, level in ((scores, "set"), (scores, "example"), (logits, "example")):
             run = functools.partial(dice, labels=labels, alpha=alpha, level=level)
-            losses, pull = jax.vjp(run, z)
-            gradient = pull(jnp.ones_like(losses))[0]
+            losses, gradient = losses_and_slope(run, z)
             assert losses.dtype == jnp.float32 and gradient.dtype == dtype
             assert np.all(np.isfinite(losses)) and np.all(np.isfinite(gradient))
 

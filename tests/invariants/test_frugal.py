@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FRUGAL: the invariants of its specification, what its state takes, and its edges."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,12 @@ def run(optimizer, gradients=GRADIENTS, params=PARAMS):
         params, state = step(params, state, gradient)
         path.append((params, state))
     return path, len(traces)
+
+
+@functools.cache
+def usual(split):
+    """What `run` gives at the defaults: compiled once for the tests that look at it."""
+    return run(make(split=split))
 
 
 def kernels(tree):
@@ -119,10 +127,10 @@ def test_3_without_a_rule_inactive_columns_change_by_decay_only():
 def test_4_inactive_entries_move_by_the_product_of_the_scales_exactly(split):
     optimizer = make(split=split, density=0.25, projectable_scale=0.5, state_free_scale=0.25)
     # Small gradients in the second step: Adam's updates differ from signs there.
-    state = optimizer.init(PARAMS)
-    _, state = optimizer.update(GRADIENTS[0], state, PARAMS)
+    update = jax.jit(optimizer.update)
+    _, state = update(GRADIENTS[0], optimizer.init(PARAMS), PARAMS)
     small = jax.tree.map(lambda g: 1e-3 * g, GRADIENTS[1])
-    updates, state = optimizer.update(small, state, PARAMS)
+    updates, state = update(small, state, PARAMS)
     for u, chosen in zip(kernels(updates), kernels(state.subspace), strict=True):
         active = np.zeros(u.shape, bool)
         if split == "columns":
@@ -137,12 +145,13 @@ def test_4_inactive_entries_move_by_the_product_of_the_scales_exactly(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_5_a_switch_starts_from_zero_moments(split):
-    path, _ = run(make(split=split))
+    path, _ = usual(split)
     optimizer = make(split=split, update_gap=1)  # every step is a first step
+    update = jax.jit(optimizer.update)
     for i in (3, 6):
         state = path[i][1]
         fresh = optimizer.init(PARAMS)._replace(count=jnp.asarray(i // 3, jnp.int32))
-        _, fresh = optimizer.update(GRADIENTS[i], fresh, path[i - 1][0])
+        _, fresh = update(GRADIENTS[i], fresh, path[i - 1][0])
         assert_close(state.subspace, fresh.subspace)
         assert_close((state.projected_mu, state.projected_nu), (fresh[5], fresh[6]), rtol=1e-4)
     chosen = optimizer.init(PARAMS).projected_mu
@@ -234,7 +243,7 @@ def test_6_bytes_of_arrays_and_of_shapes_are_the_same():
 
 @pytest.mark.parametrize("split", [*COORDINATES, "block"])
 def test_7_the_key_decides(split):
-    first, again = (run(make(split=split))[0] for _ in range(2))
+    first, again = usual(split)[0], run(make(split=split))[0]
     other, _ = run(make(split=split, key=jax.random.PRNGKey(1)))
     assert_close(first, again, rtol=0, atol=0)
     differ = [
@@ -251,7 +260,7 @@ def test_7_the_key_decides(split):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_8_a_switch_compiles_nothing(split):
-    path, traces = run(make(split=split))  # switches before steps 0, 3 and 6
+    path, traces = usual(split)  # switches before steps 0, 3 and 6
     assert traces == 1
     first = jax.tree.leaves(path[0][1].subspace)
     same = [
@@ -276,7 +285,7 @@ def test_leaves_and_switches_draw_their_own():
 
 def test_a_resumed_run_is_the_uninterrupted_one():
     optimizer = make(split="block")
-    path, _ = run(optimizer)
+    path, _ = usual("block")
     params, state = path[3]
     saved = jax.tree.map(np.asarray, state)  # what a checkpoint keeps
     state = jax.tree.map(jnp.asarray, saved)

@@ -31,7 +31,7 @@ def losses_of_all_labels(name: str, loss_fn: LossFn, logits: np.ndarray) -> np.n
     # Few different sizes: a JAX function compiles for each of them.
     padded = np.zeros((1 << max(8, (size - 1).bit_length()), classes))
     padded[:size] = rows
-    labels = np.resize(np.arange(classes, dtype=np.int32), padded.shape[0])
+    labels = np.arange(padded.shape[0], dtype=np.int32) % classes
     with jax.enable_x64(True), np.errstate(all="ignore"):
         losses = np.asarray(loss_fn(padded, labels))
     if losses.shape != labels.shape:
