@@ -16,10 +16,10 @@ def test_every_way_makes_the_steps_and_the_loop_saves():
         parameters, found = measure(config, 1, sharding.make_mesh(devices=jax.devices()[:1]))
 
     assert parameters == 64 * 8 + 8 + 8 * 10 + 10
-    assert list(found) == ["step", "step, batches", "loop"]
+    assert list(found) == ["step", "step, batches", "loop", "loop, saving"]
     turns = [turn for (turn,) in found.values()]
     assert all(turn.seconds > 0 and turn.processor > 0 for turn in turns)
-    assert [turn.saving > 0 for turn in turns] == [False, False, True]
+    assert [turn.saving > 0 for turn in turns] == [False, False, True, True]
 
 
 def test_the_goal_is_for_the_median_of_the_ratios_within_a_turn():
